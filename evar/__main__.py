@@ -1,0 +1,25 @@
+"""``python -m evar`` lists the commands."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+COMMANDS = ("prepare", "lineareval", "zeroshot", "report", "embed", "pocket", "tasks", "models")
+
+
+def commands() -> str:
+    """Return the list of commands, a line each."""
+    lines = ["usage: python -m evar.COMMAND ...   (--help after any of them)", ""]
+    for name in COMMANDS:
+        summary = (importlib.import_module(f"evar.{name}").__doc__ or "").strip().splitlines()[0]
+        lines.append(f"  evar.{name:<12} {summary}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1 and sys.argv[1] not in ("--help", "-h"):
+        near = sys.argv[1] if sys.argv[1] in COMMANDS else "COMMAND"
+        sys.stderr.write(f"evar: error: write python -m evar.{near} ...; python -m evar lists the commands\n")
+        sys.exit(2)
+    print(commands())

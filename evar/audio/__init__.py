@@ -1,0 +1,1 @@
+"""Audio: finding files, decoding, resampling, windows, log-mel spectrograms, threaded loading."""

@@ -1,0 +1,168 @@
+"""The adapter contract: waveforms in, embeddings out. Ten minutes to read; `docs/adding_a_model.md` has an example.
+
+An adapter is a torch module that declares what it needs (`sample_rate`) and gives (`embedding_dim`), and has
+
+* ``embed(waveforms [B, T], lengths [B]) -> [B, D]``: one vector per clip, for linear evaluation.
+
+The rest is optional, and a protocol that needs it says so when it is missing:
+
+* ``embed_frames(waveforms, lengths) -> ([B, T', D], seconds per frame)``;
+* ``embed_audio(waveforms, lengths) -> [B, J]`` and ``embed_text(list of C sentences) -> [C, J]``: a joint space, for
+  zero-shot and retrieval; callers L2-normalise;
+* ``prepare(unit_seconds, training_clips)``: called once before the first clip, for models that take statistics (or
+  geometry, or captions) from the task's training part. What it found goes into ``state``;
+* ``log_mel(waveforms) -> [B, 1, F, T]`` and ``encode(log_mel, patchout=0.0) -> [B, D]``: the two stages between which
+  fine-tuning augments.
+
+``waveforms`` are float32 mono at ``sample_rate``, cut or zero-padded at the end to one length T; ``lengths`` holds the
+number of real samples of each clip. A clip's embedding may not depend on what else is in the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+RANDOM = "random"
+"""The value of ``weights`` that asks for a seeded untrained network (``random:7`` for another seed than 0)."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Published weights: where they come from, under which licence, and how to recognise them."""
+
+    source: str
+    """Page or URL where the authors publish them."""
+    licence: str
+    url: str = ""
+    """Direct URL, only where the licence lets anybody download them without a further step."""
+    sha256: str = ""
+    file_name: str = ""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Facts beside an adapter."""
+
+    title: str
+    kind: Literal["audio", "audio-language", "baseline"]
+    paper: str
+    code_licence: str
+    weights: Weights | None = None
+    needs_weights: bool = True
+    """Whether ``--weights`` must be given (a path, or ``random``)."""
+    trained_on: tuple[str, ...] = ()
+    """Data sets the published weights were trained on, by task name; a zero-shot score on one of them is flagged."""
+    probe_lr: float = 3e-4
+    """Learning rate of the reference probe for this model (EVAR's ``lr_lineareval``)."""
+    paper_rows: tuple[str, ...] = ()
+    """Rows of the published tables that show this model."""
+
+
+class ClipBatch(NamedTuple):
+    """Clips of one length: ``waveforms [B, T]``, ``lengths [B]`` (true samples), ``captions`` (empty if there are none)."""
+
+    waveforms: Tensor
+    lengths: Tensor
+    captions: tuple[str, ...] = ()
+
+
+class TrainingClips(Protocol):
+    """The training part of a task as ``prepare`` sees it."""
+
+    batch_size: int
+    """Extraction batch of the paper's run of this task."""
+
+    def __len__(self) -> int:
+        """Return the number of training clips."""
+        ...
+
+    def batches(
+        self, sample_rate: int, batch_size: int, *, shuffle_seed: int | None = None, limit: int | None = None
+    ) -> Iterator[ClipBatch]:
+        """Yield the clips, each as its training window; in a seeded random order if ``shuffle_seed`` is given.
+
+        ``limit``: stop after the batch that reaches this many clips.
+        """
+        ...
+
+    @property
+    def has_captions(self) -> bool:
+        """Whether the task has a caption for each clip."""
+        ...
+
+
+class Adapter(nn.Module):
+    """Base class of all adapters. Subclasses set ``info``, ``sample_rate`` and ``embedding_dim`` and write ``embed``."""
+
+    info: ClassVar[ModelInfo]
+    version: ClassVar[int] = 1
+    """Raised by the author whenever the same options and weights give other embeddings: stored ones are then not used."""
+    sample_rate: int
+    embedding_dim: int
+    joint_dim: int = 0
+    """Length J of the joint space's vectors, for a model that has ``embed_audio`` and ``embed_text``."""
+    long_audio: str = "whole clip"
+    """What the model hears of a clip that is longer than its input."""
+    weights_sha256: str = ""
+    """Checksum of the weights file that was read; ``random:<seed>`` for an untrained network; empty if there is none."""
+    needs_prepare: bool = False
+    """Whether ``prepare`` must be called (with training clips) before the first clip."""
+
+    def embed(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        """Return clip embeddings ``[B, D]`` of ``waveforms [B, T]`` with ``lengths [B]`` real samples each."""
+        raise TypeError(f"{type(self).__name__} has no embed()")
+
+    def state(self) -> dict[str, Any]:
+        """Return what, beside options and weights, determines the output (statistics of the task); JSON values only."""
+        return {}
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters and buffers (CPU if there are none)."""
+        for tensor in (*self.parameters(), *self.buffers()):
+            return tensor.device
+        return torch.device("cpu")
+
+
+@runtime_checkable
+class EmbedsFrames(Protocol):
+    """An adapter with one embedding per time step."""
+
+    def embed_frames(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, float]:
+        """Return ``([B, T', D], seconds per frame)``."""
+        ...
+
+
+@runtime_checkable
+class AudioLanguage(Protocol):
+    """An adapter with a joint space of audio and text."""
+
+    def embed_audio(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        """Return ``[B, J]``, not normalised."""
+        ...
+
+    def embed_text(self, texts: Sequence[str]) -> Tensor:
+        """Return ``[C, J]``, not normalised."""
+        ...
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """An adapter that looks at the training part first."""
+
+    def prepare(self, unit_seconds: float, training_clips: TrainingClips) -> None:
+        """Take what is needed from the training part; the outcome shows in ``state()``."""
+        ...
+
+
+def parse_random(weights: str) -> int | None:
+    """Return the seed if ``weights`` asks for an untrained network (``random`` is seed 0, ``random:7`` seed 7)."""
+    name, _, seed = weights.partition(":")
+    if name != RANDOM or (seed and not seed.isdigit()):
+        return None
+    return int(seed or 0)

@@ -1,0 +1,171 @@
+"""From a name on the command line to an adapter: ``m2d``, ``tag_text:gpvad``, ``path/to/mine.py:Mine``."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from evar.convert import convert_options, keyword_parameters
+from evar.errors import UserError, did_you_mean
+from model_adapters.base import Adapter, ModelInfo, parse_random
+
+_NOT_MODELS = {"base", "registry", "networks"}
+
+
+@dataclass(frozen=True)
+class Model:
+    """An adapter that stands ready, and how it was asked for."""
+
+    name: str
+    adapter: Adapter
+    info: ModelInfo
+    options: Mapping[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    """``--weights`` as given."""
+    weights_sha256: str = ""
+    source_sha256: str = ""
+    """Checksum of a user's own adapter file: an edited file is another model."""
+
+
+def model_names() -> list[str]:
+    """Return the names of all models: the files of this package, then entry points of the group ``evar.models``."""
+    import model_adapters
+
+    own = [m.name for m in pkgutil.iter_modules(model_adapters.__path__) if m.name not in _NOT_MODELS]
+    installed = [e.name for e in metadata.entry_points(group="evar.models")]
+    return sorted({*own, *installed})
+
+
+def adapter_class(spec: str) -> tuple[type[Adapter], str | None, str]:
+    """Return ``(class, argument after the colon or None, checksum of a user's own file or "")`` for a model's name.
+
+    Raises :class:`UserError` for a name that is not known, a file that is not there or does not hold the class.
+    """
+    if ".py:" in spec or spec.endswith(".py"):
+        cls, sha = _class_from_file(spec)
+        return cls, None, sha
+    name, colon, argument = spec.partition(":")
+    for entry in metadata.entry_points(group="evar.models"):
+        if entry.name == name:
+            return entry.load(), argument or None, ""
+    if name not in model_names():
+        raise UserError(
+            f"no model is called '{name}'.{did_you_mean(name, model_names())} (your own: path/to/file.py:ClassName)"
+        )
+    cls = importlib.import_module(f"model_adapters.{name}").ADAPTER
+    if colon and "base" not in keyword_parameters(cls):
+        raise UserError(f"'{spec}': {name} takes nothing after a colon; write {name}")
+    return cls, argument or None, ""
+
+
+def _class_from_file(spec: str) -> tuple[type[Adapter], str]:
+    file_name, _, class_name = spec.rpartition(":")
+    path = Path(file_name or spec)
+    if not file_name or not class_name:
+        raise UserError(f"'{spec}': write path/to/file.py:ClassName")
+    if not path.is_file():
+        raise UserError(f"'{spec}': there is no file {path}")
+    source = path.read_bytes()
+    sha = hashlib.sha256(source).hexdigest()
+    module_name = f"evar_user_{path.stem}_{sha[:8]}"
+    module = sys.modules.get(module_name)
+    if module is None:
+        module_spec = importlib.util.spec_from_file_location(module_name, path)
+        assert module_spec is not None and module_spec.loader is not None
+        module = importlib.util.module_from_spec(module_spec)
+        sys.modules[module_name] = module
+        try:
+            module_spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[module_name]
+            line = next((f":{t.tb_lineno}" for t in _frames(error) if t.tb_frame.f_code.co_filename == str(path)), "")
+            raise UserError(f"{path}{line} cannot be imported: {type(error).__name__}: {error}") from error
+    found = getattr(module, class_name, None)
+    if not (inspect.isclass(found) and issubclass(found, Adapter)):
+        classes = {n: v for n, v in vars(module).items() if inspect.isclass(v) and v is not Adapter}
+        names = [n for n, v in classes.items() if issubclass(v, Adapter)]
+        raise UserError(f"{path} has no adapter class '{class_name}'.{did_you_mean(class_name, names)}")
+    return found, sha
+
+
+def _frames(error: BaseException) -> list[Any]:
+    frames, trace = [], error.__traceback__
+    while trace is not None:
+        frames.append(trace)
+        trace = trace.tb_next
+    return frames[::-1]
+
+
+def model_info(spec: str) -> ModelInfo:
+    """Return the facts beside the adapter that ``spec`` names."""
+    cls, _, _ = adapter_class(spec)
+    info = getattr(cls, "info", None)
+    if info is None:
+        return ModelInfo(title=spec, kind="audio", paper="", code_licence="your own", needs_weights=False)
+    return info
+
+
+def model_options(spec: str) -> dict[str, inspect.Parameter]:
+    """Return the options that the model takes on the command line, beside ``--weights``."""
+    cls, _, _ = adapter_class(spec)
+    return {n: p for n, p in keyword_parameters(cls).items() if n not in ("weights", "base")}
+
+
+def load_model(spec: str, weights: str | None = None, options: Mapping[str, str] | None = None) -> Model:
+    """Build the adapter that ``spec`` names, in eval mode.
+
+    Args:
+        spec: name of a model, ``name:argument`` or ``path/to/file.py:ClassName``.
+        weights: path of a checkpoint, ``random``, a hub id where the model knows hubs, or None.
+        options: the model's own options, as text.
+    """
+    cls, argument, source_sha = adapter_class(spec)
+    parameters = keyword_parameters(cls)
+    converted = convert_options(cls, dict(options or {}), spec)
+    arguments: dict[str, Any] = dict(converted)
+    if argument is not None:
+        arguments["base"] = argument
+    info = model_info(spec)
+    if weights is not None:
+        if "weights" not in parameters:
+            raise UserError(f"{spec} has no weights; leave out --weights")
+        arguments["weights"] = weights
+    elif info.needs_weights and _demands(parameters.get("weights")):
+        where = f" (published at {info.weights.source}; {info.weights.licence})" if info.weights else ""
+        raise UserError(f"{spec} needs --weights=PATH{where}, or --weights=random for an untrained network")
+    adapter = cls(**arguments).eval()
+    sha = adapter.weights_sha256 or _checksum(weights)
+    return Model(_short_name(spec), adapter, info, converted, weights, sha, source_sha)
+
+
+def _demands(parameter: inspect.Parameter | None) -> bool:
+    return parameter is not None and parameter.default in (None, inspect.Parameter.empty)
+
+
+def build_adapter(spec: str, weights: str | None = None, options: Mapping[str, str] | None = None) -> Adapter:
+    """Return just the adapter of :func:`load_model`."""
+    return load_model(spec, weights, options).adapter
+
+
+def _short_name(spec: str) -> str:
+    file_name, _, class_name = spec.rpartition(":")
+    return f"{Path(file_name).stem}:{class_name}" if file_name.endswith(".py") else spec
+
+
+def _checksum(weights: str | None) -> str:
+    if weights is None or parse_random(weights) is not None or not Path(weights).is_file():
+        return weights or ""
+    digest = hashlib.sha256()
+    with open(weights, "rb") as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
