@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
-from importlib.machinery import PathFinder
 from pathlib import Path
 
 __version__ = "0.1.0"
@@ -13,15 +13,11 @@ def _shadowed() -> str:
     """Return a sentence if Python would find somebody else's ``tasks`` or ``model_adapters`` before ours, else ""."""
     home = Path(__file__).resolve().parent.parent
     for name in ("tasks", "model_adapters"):
-        module = sys.modules.get(name)
-        spec = module.__spec__ if module is not None else PathFinder.find_spec(name)
-        origin = spec.origin if spec is not None else None
-        if origin is None or Path(origin).resolve().parent.parent != home:
-            found = origin or "nothing"
-            if Path(found).parent.resolve() == home and module is None:
-                continue
+        spec = importlib.util.find_spec(name)
+        found = spec.origin if spec is not None else None
+        if found is None or Path(found).resolve().parent.parent != home:
             return (
-                f"Python finds {found} under the name '{name}', which hides the harness's own package: "
+                f"Python finds {found or 'nothing'} under the name '{name}', which hides the harness's own package: "
                 "rename that file or run from another folder"
             )
     return ""

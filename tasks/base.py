@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -20,6 +21,9 @@ from evar.errors import UserError, did_you_mean
 
 Index = pd.DataFrame
 SPLITS = ("train", "valid", "test")
+DOMAINS = ("environment", "speech", "music", "mixed")
+METRICS = ("accuracy", "mAP")
+CHECKSUM = r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}"
 
 
 def default_caption(label: str) -> str:
@@ -90,7 +94,7 @@ class Task:
     @property
     def has_folds(self) -> bool:
         """Whether the task is evaluated by leaving one fold out at a time."""
-        return all(isinstance(key, int) for key in self.counts)
+        return bool(self.counts) and all(isinstance(key, int) for key in self.counts)
 
     def captions(self) -> list[str]:
         """Return one caption per label, in the order of ``labels``."""
@@ -101,6 +105,16 @@ def _modules() -> list[str]:
     import tasks
 
     return [m.name for m in pkgutil.iter_modules(tasks.__path__) if m.name != "base" and not m.name.startswith("_")]
+
+
+def _installed(entry: metadata.EntryPoint) -> Task:
+    try:
+        task = entry.load()
+    except Exception as error:  # whatever another package's import raises
+        raise UserError(f"the installed task '{entry.name}' ({entry.value}) cannot be loaded: {error}") from error
+    if not isinstance(task, Task):
+        raise UserError(f"the installed task '{entry.name}' ({entry.value}) is not a tasks.base.Task")
+    return task
 
 
 def all_tasks() -> dict[str, Task]:
@@ -115,7 +129,10 @@ def all_tasks() -> dict[str, Task]:
                 raise UserError(f"two tasks are called '{task.name}' (the second in tasks/{module}.py)")
             found[task.name] = task
     for entry in metadata.entry_points(group="evar.tasks"):
-        found.setdefault(entry.name, entry.load())
+        task = _installed(entry)
+        if task.name in found:
+            raise UserError(f"two tasks are called '{task.name}' (the second in the installed package's {entry.value})")
+        found[task.name] = task
     return found
 
 
@@ -132,27 +149,49 @@ def validate(task: Task) -> list[str]:
     wrong = []
     if not task.name.isidentifier() or task.name != task.name.lower():
         wrong.append(f"name '{task.name}' must be lower-case letters, digits and underscores")
+    for fact, choices in (("domain", DOMAINS), ("metric", METRICS)):
+        if getattr(task, fact) not in choices:
+            wrong.append(f"{fact} is '{getattr(task, fact)}', must be one of {', '.join(choices)}")
     if task.unit_seconds <= 0:
         wrong.append(f"unit_seconds is {task.unit_seconds}, must be above 0")
-    if len(set(task.labels)) != len(task.labels) or list(task.labels) != sorted(task.labels):
-        wrong.append("labels must be sorted and without repeats (the class order of the published protocol)")
-    if len(task.labels) < 2:
-        wrong.append("at least two labels are needed")
+    if task.batch_size < 1:
+        wrong.append(f"batch_size is {task.batch_size}, must be at least 1")
+    if not (task.archives or task.manual or task.generate):
+        wrong.append("archives, manual steps or a generator: one must say where the data come from")
+    for archive in task.archives:
+        if archive.checksum is not None and not re.fullmatch(CHECKSUM, archive.checksum):
+            wrong.append(f"the checksum of {archive.name} must be md5:… (32 hex digits) or sha256:… (64)")
+    for fact in ("title", "licence", "citation", "homepage"):
+        if not getattr(task, fact):
+            wrong.append(f"{fact} is missing")
+    if task.groups_cross and not task.group_is:
+        wrong.append("groups_cross is set but group_is does not say what a group is")
+    return wrong + _wrong_counts(task) + _wrong_labels(task)
+
+
+def _wrong_counts(task: Task) -> list[str]:
+    wrong = []
     keys = set(task.counts)
     if not task.has_folds and not ({"train", "test"} <= keys <= set(SPLITS)):
         wrong.append(
             f"counts must name train, test and perhaps valid, or fold numbers; they name {sorted(map(str, keys))}"
         )
-    if task.has_folds and sorted(int(k) for k in keys) != list(range(1, len(keys) + 1)):
-        wrong.append("fold numbers must run from 1 without gaps")
+    if task.has_folds and (len(keys) < 2 or sorted(map(int, keys)) != list(range(1, len(keys) + 1))):
+        wrong.append("fold numbers must run from 1 without gaps, to 2 at least")
     if any(count <= 0 for count in task.counts.values()):
         wrong.append("every count must be above 0")
-    if not (task.archives or task.manual or task.generate):
-        wrong.append("archives, manual steps or a generator: one must say where the data come from")
-    for fact in ("title", "licence", "citation", "homepage"):
-        if not getattr(task, fact):
-            wrong.append(f"{fact} is missing")
+    return wrong
+
+
+def _wrong_labels(task: Task) -> list[str]:
+    if not all(isinstance(label, str) and label for label in task.labels):
+        return ["every label must be a text that is not empty"]
+    wrong = []
+    if len(set(task.labels)) != len(task.labels) or list(task.labels) != sorted(task.labels):
+        wrong.append("labels must be sorted and without repeats (the class order of the published protocol)")
+    if len(task.labels) < 2:
+        wrong.append("at least two labels are needed")
     captions = task.captions()
-    if len(set(captions)) != len(captions):
+    if len(set(captions)) < len(set(task.labels)):
         wrong.append("two labels have the same caption")
     return wrong

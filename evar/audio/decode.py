@@ -40,17 +40,23 @@ def read_header(path: Path) -> AudioHeader:
         info = soundfile.info(str(path))
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise BadAudio(f"not readable as audio ({str(error).rpartition(': ')[2].rstrip('.')})") from None
-    if info.frames <= 0:
-        raise BadAudio("no samples")
     with open(path, "rb") as handle:
         if info.format in ("WAV", "WAVEX"):
             _check_wav(handle.read(12), size)
         elif info.format == "OGG":
             handle.seek(max(0, size - _OGG_TAIL))
             _check_ogg(handle.read())
-        elif info.format == "FLAC":
-            _check_last_frame(path, info.frames)
+    _check_length(info.frames)
+    if info.format == "FLAC":
+        _check_last_frame(path, info.frames)
     return AudioHeader(info.frames, info.samplerate)
+
+
+def _check_length(frames: int) -> None:
+    if frames <= 0:
+        raise BadAudio("no samples")
+    if frames >= 1 << 48:  # libsndfile's way to say that a stream's header leaves the length open
+        raise BadAudio("its header does not tell its length; copy it with a program that writes one")
 
 
 def _check_wav(head: bytes, size: int) -> None:
@@ -87,11 +93,10 @@ def decode(path: Path, sample_rate: int) -> NDArray[np.float32]:
     try:
         with soundfile.SoundFile(str(path)) as handle:
             rate, announced = handle.samplerate, handle.frames
+            _check_length(announced)
             samples = handle.read(dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
         raise BadAudio(f"cannot be decoded ({str(error).rpartition(': ')[2].rstrip('.')})") from None
-    if len(samples) == 0:
-        raise BadAudio("no samples")
     if len(samples) < announced:
         raise BadAudio(f"truncated ({len(samples)} samples of {announced})")
     mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)

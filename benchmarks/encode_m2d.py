@@ -1,0 +1,69 @@
+"""(c): M2D ViT-Base encoding as a share of this machine's fp32 matrix-multiplication rate; and what bf16 changes.
+
+    python benchmarks/encode_m2d.py [--device=cpu] [--batch=8] [--seconds=10]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import torch
+from measure import table
+from torch.utils.flop_counter import FlopCounterMode
+
+from model_adapters.registry import load_model
+
+
+def rate_of_matmul(device: str, dtype: torch.dtype, size: int) -> float:
+    """Return the best measured FLOP/s of a square matrix product."""
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    return max(2 * size**3 / timed(lambda: a @ b, device) for _ in range(5))
+
+
+def timed(work, device: str) -> float:
+    if device != "cpu":
+        torch.cuda.synchronize()
+    begin = time.perf_counter()
+    work()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - begin
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--repeats", type=int, default=5)
+    given = parser.parse_args()
+    adapter = load_model("m2d", "random").adapter.to(given.device)
+    samples = int(adapter.sample_rate * given.seconds)
+    waves = 0.1 * torch.randn(given.batch, samples, generator=torch.Generator().manual_seed(0)).to(given.device)
+    lengths = torch.full((given.batch,), samples, device=given.device)
+    size = 3072 if given.device == "cpu" else 8192
+    rows = []
+    with torch.inference_mode():
+        with FlopCounterMode(display=False) as counter:
+            full = adapter.embed(waves, lengths)
+        flops = counter.get_total_flops()
+        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+            shares, seconds = [], []
+            for _ in range(given.repeats):  # in turn, so that a drift of the machine's speed meets both
+                rate = rate_of_matmul(given.device, dtype, size)
+                with torch.autocast(given.device, dtype=torch.bfloat16, enabled=name == "bf16"):
+                    spent = timed(lambda: adapter.embed(waves, lengths), given.device)
+                    found = adapter.embed(waves, lengths)
+                shares.append(flops / spent / rate)
+                seconds.append(spent)
+            cosine = torch.nn.functional.cosine_similarity(full.float(), found.float()).min().item()
+            middle = sorted(shares)[len(shares) // 2]
+            speed = given.batch * given.seconds / sorted(seconds)[len(seconds) // 2]
+            rows.append((name, flops / 1e9, rate / 1e9, f"{100 * middle:.0f} %", speed, f"{cosine:.6f}"))
+    heads = ("precision", "GFLOP a batch", "matmul GFLOP/s", "share of it", "audio s per s", "least cosine to fp32")
+    print(table(rows, heads))
+
+
+if __name__ == "__main__":
+    main()

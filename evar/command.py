@@ -1,0 +1,105 @@
+"""What every protocol command shares: from the command line's names to models and clips, and each cell run."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from evar.clips import Clips, open_task
+from evar.errors import UserError
+from evar.progress import say
+from evar.results import Result
+from model_adapters.registry import Model, adapter_class, load_model, model_options
+from tasks.base import Task, get_task
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for, checked: names resolved, options handed to the models that know them."""
+
+    models: tuple[str, ...]
+    tasks: tuple[Task, ...]
+    weights: str | None
+    options: Mapping[str, str]
+    root: Path | None
+    data: Path | None
+    incomplete: bool
+
+    def options_for(self, model: str) -> dict[str, str]:
+        """Return the given options that this model knows."""
+        known = model_options(model)
+        return {name: text for name, text in self.options.items() if name in known}
+
+    def cells(self) -> Iterator[tuple[Model, Clips]]:
+        """Yield every (model, task): all tasks are opened, and all models built, before the first one is run."""
+        opened = [open_task(task, self.root, self.data, incomplete=self.incomplete) for task in self.tasks]
+        for name in self.models:
+            for clips in opened:
+                # Built anew for each task: an adapter that looked at one task's statistics may not carry them on.
+                yield load_model(name, self.weights, self.options_for(name)), clips
+
+
+def request(
+    models: tuple[str, ...],
+    tasks: tuple[str, ...],
+    *,
+    weights: str | None,
+    root: Path | None,
+    data: Path | None,
+    incomplete: bool,
+    options: Mapping[str, str],
+) -> Request:
+    """Check the names and what they are combined with; raise :class:`UserError` before anything is read."""
+    if not models or not tasks:
+        raise UserError("give at least one model and one task: MODEL[,MODEL] TASK[,TASK]")
+    for name in models:
+        adapter_class(name)
+    found = tuple(get_task(name) for name in tasks)
+    if weights is not None and len(models) > 1:
+        raise UserError("--weights belongs to one model; with several models, run the command once for each")
+    if data is not None and len(tasks) > 1:
+        raise UserError("--data names one task's folder; with several tasks use --root (DIR/<task>/ for each)")
+    return Request(models, found, weights, dict(options), root, data, incomplete)
+
+
+def options_of_models(positional: Mapping[str, str]) -> dict[str, inspect.Parameter]:
+    """Return the options of all models named in the MODEL argument (for :func:`evar.cli.main`)."""
+    names = [name.strip() for name in positional["model"].split(",") if name.strip()]
+    return {option: p for name in names for option, p in model_options(name).items()}
+
+
+def pick_device(device: str) -> str:
+    """Return ``device``; ``auto`` is the first GPU if there is one, else the CPU."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device)
+    except RuntimeError:
+        raise UserError(f"--device={device}: write auto, cpu, cuda or cuda:N") from None
+    if kind.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"--device={device}: PyTorch sees no GPU here; leave the option out or write --device=cpu")
+    return device
+
+
+def at_least_one(**numbers: float) -> None:
+    """Raise :class:`UserError` for the first number that is below 1."""
+    for name, value in numbers.items():
+        if value < 1:
+            raise UserError(f"--{name}={value}: must be at least 1")
+
+
+def run_cells(asked: Request, evaluate: Callable[[Model, Clips], tuple[Result, bool]]) -> list[Result]:
+    """Run every (model, task), say what was found or done, and return the results."""
+    results = []
+    for model, clips in asked.cells():
+        begin = time.perf_counter()
+        result, there = evaluate(model, clips)
+        done = "already there" if there else f"{time.perf_counter() - begin:.1f} s"
+        say(f"{result['model']} · {result['task']} · {result['protocol']}: {100 * result['mean']:.2f} % ({done})")
+        results.append(result)
+    return results

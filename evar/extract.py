@@ -1,0 +1,234 @@
+"""Clips to embeddings: each (clip, window) once, batch by batch, into the store, from where every fold and seed reads.
+
+The batches of a piece of work are fixed by its list of clips alone: a resumed run computes exactly the batches that an
+unbroken one would, so its embeddings are the same to the last bit.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from evar.audio.decode import RESAMPLER
+from evar.audio.loading import ClipItem, broken_files, load_batches
+from evar.audio.windows import is_longer, random_position, unit_samples
+from evar.clips import WINDOW_SEED, Clips, training_clips
+from evar.errors import UserError
+from evar.paths import cache_dir
+from evar.progress import bar
+from evar.store import EmbeddingStore, Vectors, clip_key, fingerprint_of, write_atomically
+from model_adapters.base import Prepares
+from model_adapters.registry import Model
+
+Precision = Literal["fp32", "bf16"]
+Space = Literal["clip", "joint"]
+"""``clip``: what ``embed`` gives, for linear evaluation; ``joint``: what ``embed_audio`` gives, for zero-shot."""
+
+FRONT = "front"
+STATE = "state.json"
+"""Beside the embeddings: what the adapter had taken from the task when they were made."""
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Embeddings of a task's clips, and which row of them a clip has in which role."""
+
+    vectors: Vectors
+    front: NDArray[np.int64]
+    """Row of the clip's front window, -1 where it was not asked for."""
+    training: NDArray[np.int64]
+    """Row of the window used for training and validation (random for a clip longer than the unit), -1 likewise."""
+    computed: int
+    """How many (clip, window) pairs this call embedded; the others were in the store."""
+    state: dict[str, Any]
+    """What the adapter took from the task (statistics)."""
+    prepare_cpu: float = 0.0
+    """Processor seconds spent on what the adapter took from the task."""
+
+
+def model_facts(
+    model: Model, unit_seconds: float, precision: Precision, space: Space, prepared_on: str
+) -> dict[str, Any]:
+    """Return everything that determines an embedding beside the clip itself."""
+    adapter = model.adapter
+    return {
+        "model": model.name,
+        "version": adapter.version,
+        "options": dict(model.options),
+        "weights": model.weights_sha256,
+        "source": model.source_sha256,
+        # What was taken from the task follows from the clips that were shown; their checksum stands for it, so that a
+        # run whose embeddings are all stored need not look at the training clips again.
+        "prepared_on": prepared_on if adapter.needs_prepare else "",
+        "state": {} if adapter.needs_prepare else adapter.state(),
+        "sample_rate": adapter.sample_rate,
+        "unit_seconds": unit_seconds,
+        "long_audio": adapter.long_audio,
+        "resampler": RESAMPLER,
+        "precision": precision,
+        "space": space,
+    }
+
+
+def embed_clips(
+    model: Model,
+    clips: Clips,
+    *,
+    front: NDArray[np.int64],
+    training: NDArray[np.int64],
+    space: Space = "clip",
+    device: str = "cpu",
+    precision: Precision = "fp32",
+    batch_size: int = 64,
+    workers: int | None = None,
+    cache: Path | None = None,
+) -> Embeddings:
+    """Embed the front windows of the clips ``front`` and the training windows of the clips ``training``.
+
+    What the store has is not computed again. Broken files are reported together at the end, after everything that can
+    be embedded has been stored.
+    """
+    wanted, front_row, training_row = _windows(model, clips, front, training)
+    keys = [clip_key(clips.identities[n].digest, window) for n, window in wanted]
+    examples = training_clips(clips)
+    unit_seconds = clips.task.unit_seconds
+    facts = model_facts(model, unit_seconds, precision, space, examples.fingerprint)
+    dim = _dimension(model, space)
+    store = EmbeddingStore((cache or cache_dir()) / "embeddings", facts, dim)
+    vectors, there = store.rows(keys)
+    computed, prepare_cpu = 0, 0.0
+    if not there.all():
+        work = f"{clips.task.name}-{fingerprint_of({'keys': [k.hex() for k in keys], 'batch': batch_size})[:12]}"
+        with store.writing(work) as writer:
+            _, there = store.rows(keys)  # another process may have done it while this one waited for the lock
+            if not there.all():
+                begin = time.process_time()
+                _prepare(model, unit_seconds, examples, device)
+                prepare_cpu = time.process_time() - begin
+                write_atomically(store.folder / STATE, json.dumps(model.adapter.state()))
+                # Files of equal content are one clip here: the first of them is read.
+                once = sorted({key: n for n, key in reversed(list(enumerate(keys)))}.values())
+                items = [_item(clips, *wanted[n]) for n in once]
+                embed = _embedder(model, space, device, precision)
+                computed = _run(
+                    embed,
+                    items,
+                    [keys[n] for n in once],
+                    there[once],
+                    writer.append,
+                    model.adapter.sample_rate,
+                    unit_seconds,
+                    batch_size,
+                    workers,
+                )
+        vectors, there = store.rows(keys)
+    return Embeddings(vectors, front_row, training_row, computed, json.loads((store.folder / STATE).read_text()), prepare_cpu)
+
+
+def _windows(
+    model: Model, clips: Clips, front: NDArray[np.int64], training: NDArray[np.int64]
+) -> tuple[list[tuple[int, str]], NDArray[np.int64], NDArray[np.int64]]:
+    """List the (clip, window) pairs that are needed, each once, and each clip's row in that list per role."""
+    rate = model.adapter.sample_rate
+    unit = unit_samples(rate, clips.task.unit_seconds)
+    rows: dict[tuple[int, str], int] = {}
+    front_row = np.full(len(clips), -1, dtype=np.int64)
+    training_row = np.full(len(clips), -1, dtype=np.int64)
+    for number in sorted({*front.tolist(), *training.tolist()}):
+        identity = clips.identities[number]
+        longer = is_longer(identity.frames, identity.sample_rate, rate, unit)
+        random_window = f"random:{WINDOW_SEED}" if longer else FRONT
+        for window in sorted({FRONT, random_window}):
+            rows.setdefault((number, window), len(rows))
+        front_row[number] = rows[number, FRONT]
+        training_row[number] = rows[number, random_window]
+    needed = {front_row[n] for n in front.tolist()} | {training_row[n] for n in training.tolist()}
+    wanted = [pair for pair, row in rows.items() if row in needed]
+    renumber = {rows[pair]: new for new, pair in enumerate(wanted)}
+    for array in (front_row, training_row):
+        array[:] = [renumber.get(int(row), -1) for row in array]
+    return wanted, front_row, training_row
+
+
+def _item(clips: Clips, number: int, window: str) -> ClipItem:
+    position = 0.0 if window == FRONT else random_position(clips.identities[number].digest, WINDOW_SEED)
+    return ClipItem(clips.paths[number], position)
+
+
+def _dimension(model: Model, space: Space) -> int:
+    adapter = model.adapter
+    return int(getattr(adapter, "joint_dim", adapter.embedding_dim)) if space == "joint" else adapter.embedding_dim
+
+
+def _prepare(model: Model, unit_seconds: float, examples: Any, device: str) -> None:
+    model.adapter.to(device)
+    if model.adapter.needs_prepare and isinstance(model.adapter, Prepares):
+        with torch.inference_mode():
+            model.adapter.prepare(unit_seconds, examples)
+
+
+Embed = Callable[[Tensor, Tensor], Tensor]
+
+
+def _embedder(model: Model, space: Space, device: str, precision: Precision) -> Embed:
+    function: Embed = getattr(model.adapter, "embed" if space == "clip" else "embed_audio")
+    kind = torch.device(device).type
+    torch.backends.cudnn.allow_tf32 = False  # convolutions in real float32, as matrix products are by default
+
+    def embed(waveforms: Tensor, lengths: Tensor) -> Tensor:
+        lower = torch.autocast(kind, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
+        with torch.inference_mode(), lower:
+            found = function(waveforms.to(device, non_blocking=True), lengths.to(device, non_blocking=True))
+        return found.float().cpu()
+
+    return embed
+
+
+def _run(
+    embed: Embed,
+    items: Sequence[ClipItem],
+    keys: Sequence[bytes],
+    there: NDArray[np.bool_],
+    append: Callable[[Sequence[bytes], NDArray[np.float32]], None],
+    sample_rate: int,
+    unit_seconds: float,
+    batch_size: int,
+    workers: int | None,
+) -> int:
+    """Embed all batches of which something is missing; return the number of clips embedded."""
+    batches = [list(range(i, min(i + batch_size, len(items)))) for i in range(0, len(items), batch_size)]
+    todo = [batch for batch in batches if not there[batch].all()]
+    unit = unit_samples(sample_rate, unit_seconds)
+    broken: dict[Path, str] = {}
+    done = 0
+    with bar("embedding", len(items), initial=len(items) - sum(map(len, todo))) as progress:
+        loaded_batches = load_batches([[items[n] for n in batch] for batch in todo], sample_rate, unit, workers=workers)
+        for batch, loaded in zip(todo, loaded_batches, strict=True):
+            broken |= loaded.broken
+            if loaded.numbers:
+                vectors = embed(loaded.clips.waveforms, loaded.clips.lengths).numpy()
+                _check_finite(vectors, [items[batch[n]].path for n in loaded.numbers])
+                new = [row for row, number in enumerate(loaded.numbers) if not there[batch[number]]]
+                append([keys[batch[loaded.numbers[row]]] for row in new], vectors[new])
+                done += len(new)
+            progress.update(len(batch))
+    if broken:
+        raise broken_files(broken, len(items), "replace them, or delete them and go on with --incomplete")
+    return done
+
+
+def _check_finite(vectors: NDArray[np.float32], paths: Sequence[Path]) -> None:
+    bad = ~np.isfinite(vectors).all(axis=1)
+    if bad.any():
+        first = paths[int(np.flatnonzero(bad)[0])]
+        raise UserError(f"the model gives NaN or infinite embeddings for {int(bad.sum())} clips, the first: {first}")

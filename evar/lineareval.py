@@ -1,0 +1,342 @@
+"""Linear evaluation: a linear classifier on frozen embeddings (EVAR's protocol; RUNNERS 1 of the specification).
+
+    python -m evar.lineareval MODEL[,MODEL] TASK[,TASK] [--weights=PATH] [--seeds=3] [--probe=adam|logistic|both]
+
+1. Every (clip, window) is embedded once: the front window for test clips, for training and validation clips the whole
+   clip or, if it is longer than the task's unit, one random window that folds and seeds share.
+2. Per fold and seed a linear layer is trained on standardised embeddings and the best-validation weights are tested.
+3. A seed's score is the plain mean over folds; the result is the mean over seeds ± the 95 % Student interval.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evar import metrics, statistics
+from evar.cli import main
+from evar.clips import Clips, Part
+from evar.command import at_least_one, options_of_models, pick_device, request, run_cells
+from evar.errors import UserError
+from evar.extract import Embeddings, Precision, embed_clips
+from evar.outputs import write_predictions
+from evar.paths import runs_dir
+from evar.probes import Fit, Fold, adam_probe, logistic_probe
+from evar.progress import bar
+from evar.report import print_results
+from evar.results import Result, now, read_results, result_path, run_id, run_once, versions, write_result
+from evar.subject import data_facts, flags_of, subject_facts, weights_facts
+from model_adapters.registry import Model
+
+FIRST_SEED = 42
+Probe = Literal["adam", "logistic"]
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """The probe's settings; the defaults are those of the published runs (general-learning's TorchMLPClassifier2)."""
+
+    probe: Probe = "adam"
+    seeds: int = 3
+    lr: float = 3e-4
+    max_epochs: int = 200
+    patience: int = 20
+    valid_rule: Literal["random", "grouped"] = "random"
+
+
+def lineareval(
+    model: tuple[str, ...],
+    task: tuple[str, ...],
+    *,
+    weights: str | None = None,
+    root: Path | None = None,
+    data: Path | None = None,
+    results: Path | None = None,
+    seeds: int = 3,
+    probe: Literal["adam", "logistic", "both"] = "adam",
+    lr: float | None = None,
+    max_epochs: int = 200,
+    patience: int = 20,
+    valid_rule: Literal["random", "grouped"] = "random",
+    incomplete: bool = False,
+    device: str = "auto",
+    precision: Precision = "fp32",
+    batch_size: int = 64,
+    workers: int | None = None,
+    force: bool = False,
+    **options: str,
+) -> None:
+    """Linear evaluation of frozen embeddings, as in the M2D, BYOL-A and M2D-CLAP papers.
+
+    Prints a table with the papers' numbers beside the new ones and leaves one JSON per run in results/runs.
+
+    Args:
+        model: model names, comma-separated, or path/to/file.py:ClassName (python -m evar.models lists them)
+        task: task names, comma-separated (python -m evar.tasks lists them)
+        weights: checkpoint file, hub id where the model knows hubs, or random (an untrained network)
+        root: folder with one folder per task, in the data sets' own layouts (default $EVAR_DATA, else the cache)
+        data: folder of this one task, instead of ROOT/TASK
+        results: folder for the result files (default results/runs)
+        seeds: number of classifier seeds: 42, 43, ...
+        probe: adam, the published probe; logistic, solved to a tolerance without learning rate or seed; or both
+        lr: learning rate of the adam probe (default: the published one of the model)
+        max_epochs: upper bound of the adam probe's epochs
+        patience: epochs without a new best validation score before the adam probe stops
+        valid_rule: how a task without validation part gets one: random (published) or grouped by recording
+        incomplete: go on with an incomplete copy of a data set; every result then says so
+        device: auto, cpu, cuda or cuda:N
+        precision: fp32, or bf16 (autocast; cosine similarity to fp32 at least 0.999)
+        batch_size: clips per forward pass; changes speed only
+        workers: decoding threads (default one per core, at most 8)
+        force: run again what is already there
+    """
+    at_least_one(seeds=seeds, max_epochs=max_epochs, patience=patience, batch_size=batch_size)
+    if lr is not None and lr <= 0:
+        raise UserError(f"--lr={lr}: must be above 0")
+    asked = request(model, task, weights=weights, root=root, data=data, incomplete=incomplete, options=options)
+    machine = Machine(pick_device(device), precision, batch_size, workers)
+    folder = runs_dir(results)
+    found: list[Result] = []
+    for kind in ("adam", "logistic") if probe == "both" else (probe,):
+
+        def evaluate(one: Model, clips: Clips, kind: Any = kind) -> tuple[Result, bool]:
+            rate = lr if lr is not None else one.info.probe_lr
+            settings = ProbeSettings(kind, seeds, rate, max_epochs, patience, valid_rule)
+            return evaluate_linear(one, clips, settings, machine, folder, force=force)
+
+        found += run_cells(asked, evaluate)
+    print_results(found)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What changes speed only."""
+
+    device: str = "cpu"
+    precision: Precision = "fp32"
+    batch_size: int = 64
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model on one task with one probe: what goes into its result."""
+
+    model: Model
+    clips: Clips
+    settings: ProbeSettings
+    machine: Machine
+    subject: str
+
+    @property
+    def settings_used(self) -> dict[str, Any]:
+        """The settings that the scores depend on (the logistic probe has no learning rate, no seed and no epochs)."""
+        used = asdict(self.settings) if self.settings.probe == "adam" else {"probe": "logistic"}
+        return used | {"precision": self.machine.precision}
+
+    @property
+    def id(self) -> str:
+        """Checksum of subject and settings."""
+        return run_id({"protocol": "lineareval", "subject": self.subject, "settings": self.settings_used})
+
+
+def evaluate_linear(
+    model: Model, clips: Clips, settings: ProbeSettings, machine: Machine, folder: Path, *, force: bool = False
+) -> tuple[Result, bool]:
+    """Return ``(result of one model on one task, whether it was there already)``; writes the result file."""
+    run = Run(model, clips, settings, machine, run_id(subject_facts(model, clips, machine.precision, "clip")))
+    path = result_path(folder, model.name, clips.task.name, "lineareval", run.id)
+    result, there = run_once(path, lambda: _compute(run, path), force=force)
+    return mark_probe_limited(result, folder), there
+
+
+def mark_probe_limited(result: Result, folder: Path) -> Result:
+    """Flag a result, and its counterpart, where the two probes disagree beyond their intervals; return the result.
+
+    The published probe stops after a fixed number of small steps and may be far from what the embedding allows; the
+    solved one is not. Disjoint intervals say that the score measures the probe and not the embedding.
+    """
+    for other in read_results(folder)[0] if folder.is_dir() else []:
+        pair = {r["settings"]["probe"]: r for r in (result, other) if r["protocol"] == "lineareval"}
+        if other.get("subject") != result["subject"] or len(pair) < 2 or any(r["ci95"] is None for r in pair.values()):
+            continue
+        adam, logistic = (_as_interval(pair[name]) for name in ("adam", "logistic"))
+        if not statistics.probe_limited(adam, logistic):
+            continue
+        note = f"adam {100 * adam.point:.1f} %, logistic {100 * logistic.point:.1f} %: beyond their intervals"
+        for one in (result, other):
+            if "probe_limited" not in one["flags"]:
+                one["flags"] = sorted([*one["flags"], "probe_limited"])
+                one["notes"]["probe_limited"] = note
+                write_result(result_path(folder, one["model"], one["task"], "lineareval", one["run_id"]), one)
+    return result
+
+
+def _as_interval(result: Result) -> statistics.Interval:
+    return statistics.Interval(result["mean"], result["ci_low"], result["ci_high"], result["ci_method"])
+
+
+def _compute(run: Run, path: Path) -> Result:
+    begin, begin_cpu = time.perf_counter(), time.process_time()
+    clips, machine, parts = run.clips, run.machine, run.clips.parts()
+    fitting = np.unique(np.concatenate([p.train for p in parts] + [p.valid for p in parts if p.valid is not None]))
+    testing = np.unique(np.concatenate([p.test for p in parts]))
+    embeddings = embed_clips(
+        run.model,
+        clips,
+        front=testing,
+        training=fitting,
+        device=machine.device,
+        precision=machine.precision,
+        batch_size=machine.batch_size,
+        workers=machine.workers,
+    )
+    embedded, embedded_cpu = time.perf_counter(), time.process_time()
+    fits = _fit(run, embeddings, parts)
+    result = _result(run, fits, parts, embeddings.state)
+    result["files"] = write_predictions(path, clips, parts, result["seeds"], fits)
+    result["timings"] = {
+        "embedding": round(embedded - begin, 3),
+        "probe": round(time.perf_counter() - embedded, 3),
+        "prepare_cpu": round(embeddings.prepare_cpu, 3),
+        "embedding_cpu": round(embedded_cpu - begin_cpu - embeddings.prepare_cpu, 3),
+        "probe_cpu": round(time.process_time() - embedded_cpu, 3),
+        "embedded_windows": float(embeddings.computed),
+    }
+    return result
+
+
+def _rows(
+    clips: Clips, embeddings: Embeddings
+) -> tuple[NDArray[np.float32], NDArray[Any], list[str] | None, list[str]]:
+    """Return features, labels, groups and names by row of the embeddings (a clip may have two windows, hence two)."""
+    features = embeddings.vectors.take()
+    clip_of = np.zeros(len(features), dtype=np.int64)
+    window = np.zeros(len(features), dtype=np.int64)
+    for number, rows in enumerate((embeddings.front, embeddings.training)):
+        there = rows >= 0
+        clip_of[rows[there]] = np.flatnonzero(there)
+        window[rows[there]] = number
+    groups = clips.groups
+    files = clips.table["file"].tolist()
+    keys = [f"{files[n]} {w}" for n, w in zip(clip_of, window, strict=True)]
+    return features, clips.targets[clip_of], None if groups is None else [groups[n] for n in clip_of], keys
+
+
+def _fit(run: Run, embeddings: Embeddings, parts: Sequence[Part]) -> list[list[Fit]]:
+    """Return the fits ``[seed][fold]``; the logistic probe needs no seed and has one row."""
+    task, settings = run.clips.task, run.settings
+    features, labels, groups, keys = _rows(run.clips, embeddings)
+    rows = embeddings.training
+    folds = [
+        Fold(p.name, rows[p.train], None if p.valid is None else rows[p.valid], embeddings.front[p.test]) for p in parts
+    ]
+    shape: dict[str, Any] = {
+        "n_classes": len(task.labels),
+        "multi_label": task.multi_label,
+        "device": run.machine.device,
+        "groups": groups,
+    }
+    count = len(folds) * (settings.seeds if settings.probe == "adam" else 1)
+    with bar(f"{settings.probe} probe", count, unit="fit") as progress:
+        if settings.probe == "logistic":
+            return [logistic_probe(features, labels, folds, keys=keys, progress=progress.update, **shape)]
+        return adam_probe(
+            features,
+            labels,
+            folds,
+            _seeds(settings),
+            lr=settings.lr,
+            max_epochs=settings.max_epochs,
+            patience=settings.patience,
+            valid_rule=settings.valid_rule,
+            progress=progress.update,
+            **shape,
+        )
+
+
+def _seeds(settings: ProbeSettings) -> list[int]:
+    return [FIRST_SEED + n for n in range(settings.seeds)] if settings.probe == "adam" else []
+
+
+def _result(run: Run, fits: list[list[Fit]], parts: Sequence[Part], state: dict[str, Any]) -> Result:
+    task = run.clips.task
+    tested = [part.test for part in parts]
+    fold_scores = [[fit.score for fit in of_seed] for of_seed in fits]
+    scores = [float(np.mean(row)) for row in fold_scores]
+    (low, high, half), method = _interval(run, scores, fits, tested)
+    flags, notes = flags_of(run.model, run.clips)
+    return {
+        "schema": 1,
+        "run_id": run.id,
+        "subject": run.subject,
+        "model": run.model.name,
+        "task": task.name,
+        "protocol": "lineareval",
+        "metric": task.metric,
+        "mean": float(np.mean(scores)),
+        "ci95": half,
+        "ci_low": low,
+        "ci_high": high,
+        "ci_method": method,
+        "scores": scores,
+        "fold_scores": fold_scores,
+        "seeds": _seeds(run.settings),
+        "flags": flags,
+        "notes": notes,
+        **_per_class(run.clips, fits, tested),
+        "settings": run.settings_used | {"unit_seconds": task.unit_seconds, "model_options": dict(run.model.options)},
+        "weights": weights_facts(run.model),
+        "model_state": state,
+        "data": data_facts(run.clips),
+        "details": [
+            [{"epochs": f.epochs, "best_epoch": f.best_epoch, "best_valid": f.best_valid, **f.info} for f in row]
+            for row in fits
+        ],
+        "versions": versions() | {"device": run.machine.device},
+        "created": now(),
+    }
+
+
+def _interval(
+    run: Run, scores: list[float], fits: list[list[Fit]], tested: list[NDArray[np.int64]]
+) -> tuple[tuple[float | None, float | None, float | None], str | None]:
+    if run.settings.probe == "adam":
+        if len(scores) < 2:
+            return (None, None, None), None
+        interval = statistics.student_t(scores)
+        return statistics.bounded(interval), f"Student t over {len(scores)} seeds"
+    outputs = np.concatenate([fit.scores for fit in fits[0]])
+    targets = run.clips.targets[np.concatenate(tested)]
+    if run.clips.task.multi_label:
+        interval = statistics.map_interval(outputs, targets)
+    else:
+        interval = statistics.bootstrap_accuracy(outputs.argmax(axis=1) == targets)
+    return statistics.bounded(interval), f"{interval.method}, over test clips"
+
+
+def _per_class(clips: Clips, fits: list[list[Fit]], tested: list[NDArray[np.int64]]) -> dict[str, Any]:
+    targets = clips.targets[np.concatenate(tested)]
+    rows = [np.concatenate([fit.scores for fit in of_seed]) for of_seed in fits]
+    tables = [metrics.per_class(outputs, targets, clips.task.labels) for outputs in rows]
+    mean: dict[str, float | None] = {}
+    for label in clips.task.labels:
+        values = [t[label] for t in tables if t[label] is not None and np.isfinite(t[label])]
+        mean[label] = float(np.mean(values)) if values else None
+    also: dict[str, float | None] = {}
+    if clips.task.multi_label:
+        also["auc"] = float(np.mean([metrics.roc_auc(outputs, targets) for outputs in rows]))
+    else:
+        present = [v for v in mean.values() if v is not None]
+        also["recall_macro"] = float(np.mean(present))
+    return {"per_class": mean, "also": also}
+
+
+if __name__ == "__main__":
+    main(lineareval, extra=options_of_models)

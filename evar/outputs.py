@@ -1,0 +1,62 @@
+"""Files beside a result: predictions of every test clip, the confusion matrix, scores per class."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evar import metrics
+from evar.clips import Clips, Part
+from evar.results import write_table
+
+
+class HasScores(Protocol):
+    """Anything with the scores of a part's test clips."""
+
+    @property
+    def scores(self) -> NDArray[Any]:
+        """``[n_test, C]``."""
+        ...
+
+
+def write_predictions(
+    path: Path, clips: Clips, parts: Sequence[Part], seeds: Sequence[int], fits: Sequence[Sequence[HasScores]]
+) -> dict[str, str]:
+    """Write the files that go with the result at ``path`` and return their names.
+
+    Single-label tasks: ``….predictions.csv`` (file, part, label, one column of predicted labels per seed) and
+    ``….confusion.csv`` (rows true, columns predicted, counts over all seeds). Multi-label tasks: ``….scores.npz`` with
+    ``files [N]``, ``labels [C]`` and ``scores [seeds, N, C]``.
+    """
+    tested = np.concatenate([part.test for part in parts])
+    names = clips.task.labels
+    files = [str(clips.table["file"][n]) for n in tested]
+    outputs = [np.concatenate([fit.scores for fit in of_seed]) for of_seed in fits]
+    if clips.task.multi_label:
+        return {"scores": _write_scores(path.with_suffix(".scores.npz"), files, names, np.stack(outputs))}
+    where = [part.name for part in parts for _ in part.test]
+    truth = clips.targets[tested]
+    guesses = [scores.argmax(axis=1) for scores in outputs]
+    header = ["file", "part", "label", *([f"seed {s}" for s in seeds] or ["predicted"])]
+    rows = (
+        [file, part, names[label], *(names[g[n]] for g in guesses)]
+        for n, (file, part, label) in enumerate(zip(files, where, truth, strict=True))
+    )
+    confusion = sum(metrics.confusion_matrix(scores, truth, len(names)) for scores in outputs)
+    table = ([name, *counts] for name, counts in zip(names, np.asarray(confusion).tolist(), strict=True))
+    return {
+        "predictions": write_table(path.with_suffix(".predictions.csv"), header, rows),
+        "confusion": write_table(path.with_suffix(".confusion.csv"), ["true \\ predicted", *names], table),
+    }
+
+
+def _write_scores(path: Path, files: list[str], labels: Sequence[str], scores: NDArray[Any]) -> str:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part.npz")
+    np.savez_compressed(part, files=np.array(files), labels=np.array(labels), scores=scores.astype(np.float32))
+    os.replace(part, path)
+    return path.name

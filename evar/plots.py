@@ -1,0 +1,48 @@
+"""Plots of results (extra 'plots': matplotlib)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evar.errors import UserError
+from evar.results import Result
+
+
+def plot_results(results: list[Result], path: Path) -> None:
+    """Draw the results with their 95 % intervals, one panel per protocol, one group of bars per task."""
+    try:
+        import matplotlib as mpl
+
+        mpl.use("Agg")
+        from matplotlib import pyplot as plt
+    except ImportError:
+        raise UserError("--plot needs matplotlib: pip install 'evar-harness[plots]'") from None
+    from evar.report import PROTOCOLS, row_of
+
+    protocols = [p for p in PROTOCOLS if any(r["protocol"] == p for r in results)]
+    height = 3.2 * len(protocols) + 0.4
+    figure, axes = plt.subplots(len(protocols), 1, figsize=(9, height), squeeze=False, layout="constrained")
+    for axis, protocol in zip(axes[:, 0], protocols, strict=True):
+        chosen = {(row_of(r).name, r["task"]): r for r in results if r["protocol"] == protocol}
+        rows = list(dict.fromkeys(name for name, _ in chosen))
+        tasks = list(dict.fromkeys(task for _, task in chosen))
+        width = 0.8 / len(rows)
+        for number, row in enumerate(rows):
+            here = [(at, chosen[row, task]) for at, task in enumerate(tasks) if (row, task) in chosen]
+            places = [at + (number - (len(rows) - 1) / 2) * width for at, _ in here]
+            means = [100 * r["mean"] for _, r in here]
+            errors = [100 * (r["ci95"] or 0.0) for _, r in here]
+            axis.bar(places, means, 0.92 * width, yerr=errors, capsize=2, label=row, error_kw={"linewidth": 0.8})
+        axis.set_xticks(range(len(tasks)), tasks)
+        axis.set_ylim(0, 100)
+        axis.set_ylabel("score (%)")
+        axis.set_title(PROTOCOLS[protocol], loc="left", fontsize=10)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        figure.savefig(path, dpi=150)
+    except ValueError as error:
+        raise UserError(f"--plot={path}: {error}") from None
+    finally:
+        plt.close(figure)

