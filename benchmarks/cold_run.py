@@ -30,7 +30,9 @@ def reference(data: Path, weights: Path, folder: Path) -> tuple[dict, Cost, int]
         run(python(script, *given, f"--workers={workers}", f"--out={out}", "--embed_only"))
         cost = json.loads(out.read_text())
         costs[workers] = sum(cost["cpu"].values())
-        print(f"reference, {workers} loader processes: {costs[workers]:.1f} CPU s for statistics and one fold", flush=True)
+        print(
+            f"reference, {workers} loader processes: {costs[workers]:.1f} CPU s for statistics and one fold", flush=True
+        )
     best = min(costs, key=lambda n: costs[n])
     out = folder / "reference.json"
     _, cost = run(python(script, *given, f"--workers={best}", f"--out={out}"))
@@ -67,7 +69,9 @@ def main() -> None:
         ("whole command", plain_cost.cpu, cold_cost.cpu),
     ]
     print(table([(n, a, b, a / b) for n, a, b in parts], ("part", "reference, CPU s", "harness, CPU s", "ratio")))
-    print(f"wall: reference {plain_cost.wall:.1f} s ({workers} loader processes), cold {cold_cost.wall:.1f} s, ", end="")
+    print(
+        f"wall: reference {plain_cost.wall:.1f} s ({workers} loader processes), cold {cold_cost.wall:.1f} s, ", end=""
+    )
     print(f"warm {warm_cost.wall:.1f} s ({warm_cost.cpu:.1f} CPU s)")
     for who, scores in (("reference", plain["scores"]), ("harness", cold["scores"])):
         half = stats.t.ppf(0.975, len(scores) - 1) * np.std(scores, ddof=1) / np.sqrt(len(scores))

@@ -1,6 +1,6 @@
 """(c): M2D ViT-Base encoding as a share of this machine's fp32 matrix-multiplication rate; and what bf16 changes.
 
-    python benchmarks/encode_m2d.py [--device=cpu] [--batch=8] [--seconds=10]
+python benchmarks/encode_m2d.py [--device=cpu] [--batch=8] [--seconds=10]
 """
 
 from __future__ import annotations

@@ -62,5 +62,9 @@ def python(*words: str) -> list[str]:
 
 def table(rows: Sequence[Sequence[object]], heads: Sequence[str]) -> str:
     """Return a small Markdown table."""
-    lines = [heads, ["---"] * len(heads), *[[f"{x:.2f}" if isinstance(x, float) else str(x) for x in row] for row in rows]]
+    lines = [
+        heads,
+        ["---"] * len(heads),
+        *[[f"{x:.2f}" if isinstance(x, float) else str(x) for x in row] for row in rows],
+    ]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

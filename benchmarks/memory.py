@@ -1,6 +1,6 @@
 """(d): peak memory of embedding does not grow with the number of clips: 2,000 against 20,000.
 
-    python benchmarks/memory.py [--model=log_mel_stats] [--counts=2000,20000]
+python benchmarks/memory.py [--model=log_mel_stats] [--counts=2000,20000]
 """
 
 from __future__ import annotations

@@ -47,7 +47,9 @@ class Clips(Dataset):
 class ConvolutionMel(nn.Module):
     """Log-mel through a strided convolution with cosine and sine kernels."""
 
-    def __init__(self, n_fft: int = 1024, hop: int = 160, n_mels: int = 64, fmin: float = 60, fmax: float = 7800) -> None:
+    def __init__(
+        self, n_fft: int = 1024, hop: int = 160, n_mels: int = 64, fmin: float = 60, fmax: float = 7800
+    ) -> None:
         super().__init__()
         time = np.arange(n_fft)
         angles = 2 * np.pi * np.outer(np.arange(n_fft // 2 + 1), time) / n_fft
@@ -97,7 +99,9 @@ def statistics(mel: nn.Module, loader: DataLoader) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def embed(mel: nn.Module, net: nn.Module, stats: tuple[float, float], loader: DataLoader) -> tuple[np.ndarray, np.ndarray]:
+def embed(
+    mel: nn.Module, net: nn.Module, stats: tuple[float, float], loader: DataLoader
+) -> tuple[np.ndarray, np.ndarray]:
     vectors, labels = [], []
     for waves, label in loader:
         vectors.append(net((mel(waves) - stats[0]) / stats[1]).numpy())
@@ -170,7 +174,9 @@ def main() -> None:
     with measured() as cost_embedding:
         for fold in [1] if given.embed_only else range(1, 6):
             train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-            parts.append((embed(mel, net, stats, loader(train, 256, False)), embed(mel, net, stats, loader(test, 256, False))))
+            parts.append(
+                (embed(mel, net, stats, loader(train, 256, False)), embed(mel, net, stats, loader(test, 256, False)))
+            )
     scores: list[float] = []
     with measured() as cost_probe:
         for seed in () if given.embed_only else (42, 43, 44):
@@ -181,7 +187,11 @@ def main() -> None:
                 "scores": scores,
                 "statistics": stats,
                 "cpu": {"statistics": cost_statistics.cpu, "embedding": cost_embedding.cpu, "probe": cost_probe.cpu},
-                "wall": {"statistics": cost_statistics.wall, "embedding": cost_embedding.wall, "probe": cost_probe.wall},
+                "wall": {
+                    "statistics": cost_statistics.wall,
+                    "embedding": cost_embedding.wall,
+                    "probe": cost_probe.wall,
+                },
             }
         )
     )

@@ -36,7 +36,7 @@ def embed(
 ) -> None:
     """Write a model's embeddings of your own audio files, each heard whole.
 
-    The output is an .npz with files [N] and embeddings [N, D] (clip, joint), and for --level=frame embeddings [rows, D],
+    The output is an .npz with files [N] and embeddings [N, D] (clip, joint), for --level=frame embeddings [rows, D],
     starts [N + 1] (file n has the rows starts[n]:starts[n + 1]) and seconds_per_frame. Or it is a .parquet with one
     row per clip or frame.
 

@@ -132,7 +132,9 @@ def embed_clips(
                     workers,
                 )
         vectors, there = store.rows(keys)
-    return Embeddings(vectors, front_row, training_row, computed, json.loads((store.folder / STATE).read_text()), prepare_cpu)
+    return Embeddings(
+        vectors, front_row, training_row, computed, json.loads((store.folder / STATE).read_text()), prepare_cpu
+    )
 
 
 def _windows(

@@ -12,6 +12,7 @@ from torch import Tensor
 _MEMORY = 12
 _ARMIJO = 1e-4
 _BACKTRACKS = 40
+_ROUNDING = 1e-13
 Objective = Callable[[Tensor], tuple[float, Tensor]]
 
 
@@ -61,6 +62,11 @@ def minimise(
             new_value, new_gradient = objective(new)
             evaluations += 1
             if new_value <= value + _ARMIJO * step * slope:
+                break
+            # Near the minimum the values differ by rounding alone, and the slopes tell what the values cannot
+            # (the approximate Wolfe condition: Hager & Zhang 2005).
+            level = new_value <= value + _ROUNDING * abs(value)
+            if level and _dot(new_gradient, direction) <= (2 * _ARMIJO - 1) * slope:
                 break
             # The minimum of the parabola through both values and the slope, kept within reason.
             curve = new_value - value - step * slope

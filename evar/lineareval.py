@@ -91,7 +91,7 @@ def lineareval(
         valid_rule: how a task without validation part gets one: random (published) or grouped by recording
         incomplete: go on with an incomplete copy of a data set; every result then says so
         device: auto, cpu, cuda or cuda:N
-        precision: fp32, or bf16 (autocast; cosine similarity to fp32 at least 0.999)
+        precision: fp32, or bf16 (autocast: faster, embeddings change a little)
         batch_size: clips per forward pass; changes speed only
         workers: decoding threads (default one per core, at most 8)
         force: run again what is already there
@@ -318,7 +318,7 @@ def _interval(
         interval = statistics.map_interval(outputs, targets)
     else:
         interval = statistics.bootstrap_accuracy(outputs.argmax(axis=1) == targets)
-    return statistics.bounded(interval), f"{interval.method}, over test clips"
+    return statistics.bounded(interval), interval.method
 
 
 def _per_class(clips: Clips, fits: list[list[Fit]], tested: list[NDArray[np.int64]]) -> dict[str, Any]:
@@ -327,14 +327,13 @@ def _per_class(clips: Clips, fits: list[list[Fit]], tested: list[NDArray[np.int6
     tables = [metrics.per_class(outputs, targets, clips.task.labels) for outputs in rows]
     mean: dict[str, float | None] = {}
     for label in clips.task.labels:
-        values = [t[label] for t in tables if t[label] is not None and np.isfinite(t[label])]
+        values = [value for table in tables if (value := table[label]) is not None]
         mean[label] = float(np.mean(values)) if values else None
     also: dict[str, float | None] = {}
     if clips.task.multi_label:
         also["auc"] = float(np.mean([metrics.roc_auc(outputs, targets) for outputs in rows]))
     else:
-        present = [v for v in mean.values() if v is not None]
-        also["recall_macro"] = float(np.mean(present))
+        also["recall_macro"] = float(np.mean([value for value in mean.values() if value is not None]))
     return {"per_class": mean, "also": also}
 
 

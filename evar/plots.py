@@ -9,7 +9,7 @@ from evar.results import Result
 
 
 def plot_results(results: list[Result], path: Path) -> None:
-    """Draw the results with their 95 % intervals, one panel per protocol, one group of bars per task."""
+    """Draw the results with their 95 % intervals, a panel per protocol, a group of bars per task; dotted: chance."""
     try:
         import matplotlib as mpl
 
@@ -18,7 +18,9 @@ def plot_results(results: list[Result], path: Path) -> None:
     except ImportError:
         raise UserError("--plot needs matplotlib: pip install 'evar-harness[plots]'") from None
     from evar.report import PROTOCOLS, row_of
+    from tasks.base import all_tasks
 
+    known = all_tasks()
     protocols = [p for p in PROTOCOLS if any(r["protocol"] == p for r in results)]
     height = 3.2 * len(protocols) + 0.4
     figure, axes = plt.subplots(len(protocols), 1, figsize=(9, height), squeeze=False, layout="constrained")
@@ -33,6 +35,10 @@ def plot_results(results: list[Result], path: Path) -> None:
             means = [100 * r["mean"] for _, r in here]
             errors = [100 * (r["ci95"] or 0.0) for _, r in here]
             axis.bar(places, means, 0.92 * width, yerr=errors, capsize=2, label=row, error_kw={"linewidth": 0.8})
+        for at, task in enumerate(tasks):
+            if task in known and not known[task].multi_label:
+                chance = 100 / len(known[task].labels)
+                axis.hlines(chance, at - 0.45, at + 0.45, colors="0.4", linestyles="dotted", linewidth=1)
         axis.set_xticks(range(len(tasks)), tasks)
         axis.set_ylim(0, 100)
         axis.set_ylabel("score (%)")

@@ -1,6 +1,6 @@
 """The pocket run: generate, embed, probe, classify from captions, tabulate, plot; no download, minutes on a laptop.
 
-    python -m evar.pocket [--out=results]
+python -m evar.pocket [--out=results]
 """
 
 from __future__ import annotations

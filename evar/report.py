@@ -5,9 +5,11 @@ python -m evar.report [--results=DIR] [--format=text|markdown|csv|latex] [--out=
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+import pandas as pd
 
 from evar.cli import main
 from evar.errors import UserError
@@ -16,7 +18,7 @@ from evar.paths import runs_dir
 from evar.progress import say
 from evar.results import Result, read_results
 from evar.store import write_atomically
-from evar.tables import FORMATS, Cell, Table, render
+from evar.tables import Cell, Table, render
 from model_adapters.registry import model_info
 from tasks.base import Task, all_tasks
 
@@ -129,20 +131,34 @@ def tables_of(results: list[Result], *, paper: Literal["all", "near", "none"] = 
     return tables
 
 
-Rows = dict[str, tuple[dict[str, Cell], set[str]]]
+@dataclass
+class Line:
+    """A row in the making: a number per task, what is to be said per task, and where a published row comes from."""
+
+    cells: dict[str, Cell] = field(default_factory=dict)
+    notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    sources: list[str] = field(default_factory=list)
+
+    def note(self, tasks: list[str]) -> str:
+        """Return all notes, each with the tasks it holds for (left out where the table has one task)."""
+        said: dict[str, list[str]] = {}
+        for task in tasks:
+            for text in self.notes.get(task, ()):
+                said.setdefault(text, []).append(task)
+        flags = [text if len(tasks) == 1 else f"{text} ({', '.join(where)})" for text, where in said.items()]
+        return "; ".join([*flags, *dict.fromkeys(self.sources)])
+
+
+Rows = dict[str, Line]
 
 
 def _own_rows(results: list[Result]) -> Rows:
     rows: Rows = {}
     for result in results:  # sorted by time: where two results share a cell, the later one stands
         row = row_of(result)
-        cells, notes = rows.setdefault(row.name, ({}, set()))
-        half = result["ci95"]
-        cells[result["task"]] = Cell(100 * result["mean"], None if half is None else 100 * half)
-        notes |= {
-            f"{note} ({result['task']})" if note != "incomplete" else f"incomplete {result['task']}"
-            for note in row.notes
-        }
+        line, half = rows.setdefault(row.name, Line()), result["ci95"]
+        line.cells[result["task"]] = Cell(100 * result["mean"], None if half is None else 100 * half)
+        line.notes[result["task"]] = row.notes
     return rows
 
 
@@ -152,12 +168,12 @@ def _paper_rows(protocol: str, tasks: list[Task], results: list[Result], *, near
     published = rows_for(protocol, tasks, tuple(mine) if near and mine else None)
     if near and not mine:
         published = published[published["source"].str.startswith(MAIN_PAPER)]
-    for entry in published.itertuples():
-        cells, notes = rows.setdefault(f"[{entry.model}]", ({}, set()))
-        half: Any = entry.ci95
-        cells[str(entry.name)] = Cell(float(entry.value), None if half != half else float(half))  # type: ignore[arg-type]
-        notes.add(str(entry.source))
-        notes |= {flag.replace("_", " ") for flag in str(entry.flags).split("|") if flag}
+    for entry in published.to_dict("records"):
+        line = rows.setdefault(f"[{entry['model']}]", Line())
+        half = None if pd.isna(entry["ci95"]) else float(entry["ci95"])
+        line.cells[entry["name"]] = Cell(float(entry["value"]), half)
+        line.notes[entry["name"]] = tuple(flag.replace("_", " ") for flag in entry["flags"].split("|") if flag)
+        line.sources.append(entry["source"])
     return {name: rows[name] for name in sorted(rows, key=lambda name: name[1:-1] not in mine)}
 
 
@@ -169,12 +185,8 @@ def _paper_rows_of(model: str) -> tuple[str, ...]:
 
 
 def _as_lines(rows: Rows, tasks: list[str]) -> list[tuple[str, list[Cell | None], str]]:
-    return [
-        (name, [cells.get(task) for task in tasks], "; ".join(sorted(notes))) for name, (cells, notes) in rows.items()
-    ]
+    return [(name, [line.cells.get(task) for task in tasks], line.note(tasks)) for name, line in rows.items()]
 
-
-__all__ = ["FORMATS", "print_results", "report", "tables_of"]
 
 if __name__ == "__main__":
     main(report)

@@ -64,7 +64,7 @@ class ModelInfo:
 
 
 class ClipBatch(NamedTuple):
-    """Clips of one length: ``waveforms [B, T]``, ``lengths [B]`` (true samples), ``captions`` (empty if there are none)."""
+    """Clips of one length: ``waveforms [B, T]``, ``lengths [B]`` (true samples), ``captions`` (empty if none)."""
 
     waveforms: Tensor
     lengths: Tensor
@@ -97,11 +97,11 @@ class TrainingClips(Protocol):
 
 
 class Adapter(nn.Module):
-    """Base class of all adapters. Subclasses set ``info``, ``sample_rate`` and ``embedding_dim`` and write ``embed``."""
+    """Base class of all adapters. Subclasses set ``info``, ``sample_rate``, ``embedding_dim`` and write ``embed``."""
 
     info: ClassVar[ModelInfo]
     version: ClassVar[int] = 1
-    """Raised by the author whenever the same options and weights give other embeddings: stored ones are then not used."""
+    """Raised by the author when the same options and weights give other embeddings: stored ones are then not used."""
     sample_rate: int
     embedding_dim: int
     joint_dim: int = 0
@@ -109,7 +109,7 @@ class Adapter(nn.Module):
     long_audio: str = "whole clip"
     """What the model hears of a clip that is longer than its input."""
     weights_sha256: str = ""
-    """Checksum of the weights file that was read; ``random:<seed>`` for an untrained network; empty if there is none."""
+    """Checksum of the weights file that was read; ``random:<seed>`` for an untrained network; empty if none."""
     needs_prepare: bool = False
     """Whether ``prepare`` must be called (with training clips) before the first clip."""
 

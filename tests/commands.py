@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def environment(cache: Path, data: Path | None = None) -> dict[str, str]:
-    """Return the environment of a command with its own cache; generated data are shared between tests through ``data``."""
+    """Return the environment of a command with its own cache; tests share generated data through ``data``."""
     found = {**os.environ, "EVAR_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     found["EVAR_DATA"] = str(data if data is not None else cache / "data")
     found.setdefault("OMP_NUM_THREADS", "1")

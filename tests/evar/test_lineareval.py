@@ -158,7 +158,9 @@ def test_two_identical_commands_at_once_end_well_with_one_result(tmp_path: Path,
 
 
 def test_a_users_own_file_runs_and_its_mistakes_are_one_line(tmp_path: Path, pocket_data: Path) -> None:
-    done = evar("lineareval", slow(tmp_path), "pocket_pitch", "--seeds=1", "--max_epochs=5", cache=tmp_path, data=pocket_data)
+    done = evar(
+        "lineareval", slow(tmp_path), "pocket_pitch", "--seeds=1", "--max_epochs=5", cache=tmp_path, data=pocket_data
+    )
     assert done.returncode == 0, done.stderr
     assert "mine:Slow" in done.stdout
     assert (tmp_path / "results" / "runs").is_dir()
@@ -199,7 +201,9 @@ def test_a_users_mistake_is_one_line_with_the_remedy(
 def test_fsdd_from_its_flac_copies_with_the_floor_model(tmp_path: Path) -> None:
     folder = shared()
     assert folder is not None
-    done = evar("lineareval", "log_mel_stats", "fsdd", f"--data={folder / 'data' / 'fsdd'}", "--probe=logistic", cache=tmp_path)
+    done = evar(
+        "lineareval", "log_mel_stats", "fsdd", f"--data={folder / 'data' / 'fsdd'}", "--probe=logistic", cache=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     (result,) = results_in(tmp_path / "results" / "runs")
     assert 0.5 < result["mean"] < 0.99, "far above chance (0.1): speakers are in all parts"

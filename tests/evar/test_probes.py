@@ -155,13 +155,11 @@ DIGITS = ["digits_trainvalidtest", "digits_trainvalidtest_lr3e-4", "digits_train
 
 
 @needs_shared
-@pytest.mark.parametrize("tag", [*DIGITS, *(f"digits_5fold_noval_f{k}" for k in range(5)), "digits_multilabel_mAP"])
+@pytest.mark.parametrize("tag", [*DIGITS, *(f"digits_5fold_noval_f{k}" for k in range(5))])
 def test_digits_agree_with_the_reference(tag):
     x, y, fold = digits(tag)
-    multi_label = "multilabel" in tag
     lr = float(tag.split("_lr")[1]) if "_lr" in tag else 1e-3
-    labels = np.eye(10, dtype=np.float32)[y] if multi_label else y
-    fits = adam_probe(x, labels, [fold], SEEDS, n_classes=10, multi_label=multi_label, lr=lr, batched=True)
+    fits = adam_probe(x, y, [fold], SEEDS, n_classes=10, multi_label=False, lr=lr, batched=True)
     scores, epochs = reference(tag)
     assert_like([fit.score for (fit,) in fits], scores)
     assert_like([fit.epochs for (fit,) in fits], epochs)
@@ -231,10 +229,10 @@ def test_the_random_tenth_is_the_one_scikit_learn_draws():
 
 
 def test_the_random_tenth_is_drawn_again_until_it_has_every_class():
-    labels = np.repeat(np.arange(30), 12)
+    labels = np.repeat(np.arange(20), 25)  # one draw in four has all twenty
     for seed in range(5):
-        _, held = random_part(labels, 30, 0.1, np.random.RandomState(seed))
-        assert len(held) == 36 and len(np.unique(labels[held])) == 30
+        _, held = random_part(labels, 20, 0.1, np.random.RandomState(seed))
+        assert len(held) == 50 and len(np.unique(labels[held])) == 20
 
 
 def test_too_small_for_a_random_tenth_says_what_to_do():
@@ -264,8 +262,7 @@ def test_the_grouped_part_splits_no_group_and_starves_no_class(seed, n_groups, f
 def test_the_grouped_part_is_stratified():
     labels = np.repeat(np.arange(50), 32)
     _, held = grouped_part(labels, 50, 0.1, [f"source {n // 2}" for n in range(1600)])
-    assert 140 <= len(held) <= 180
-    assert np.bincount(labels[held], minlength=50).min() >= 2
+    assert set(np.bincount(labels[held], minlength=50)) == {4}  # of 32; two would be further from a tenth
 
 
 def test_the_scaler_is_scikit_learns_also_for_constant_features():
