@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -58,28 +59,20 @@ def adam_probe(
     best weights are scored on the test rows.
 
     Args:
-        features: ``[N, D]`` float32, may be a memory map.
-        labels: int64 ``[N]``, or multi-hot ``[N, C]`` with ``multi_label``. Two classes are two columns (EVAR's fault
-            with binary tasks, ODDITIES 1, is not repeated).
-        folds: row numbers of each fold's parts.
+        features, labels: ``[N, D]`` float32, may be a memory map; int64 ``[N]``, or multi-hot ``[N, C]``. Two classes
+            are two columns (EVAR's fault with binary tasks, ODDITIES 1, is not repeated).
+        folds, class_names: row numbers of each fold's parts; names for messages.
         seeds: one run each: initial weights, shuffles, validation part. Each seed's validation parts are drawn fold
             after fold from one legacy NumPy stream, as the reference does.
-        n_classes: C.
-        multi_label: sigmoid and binary cross-entropy instead of softmax.
-        lr: learning rate.
-        max_epochs: at most so many passes.
+        n_classes, multi_label: C; sigmoid and binary cross-entropy instead of softmax.
+        lr, max_epochs, batch_size, weight_decay: of Adam; the decay is L2 style, added to the gradient.
         patience: None never stops early (the best weights are still the ones scored).
-        batch_size: rows a step; all rows where there are fewer.
-        weight_decay: L2 style, added to the gradient.
-        valid_fraction: held out of the training rows where the fold has no validation part.
-        valid_rule: ``random``, the reference's (neither stratified nor grouped, drawn again until it has every class);
-            ``grouped``, stratified, by ``groups`` and without chance (the same for all seeds).
-        groups: name of each row's group (speaker, source recording).
-        standardize: False leaves the features as they are.
-        device: ``cpu``, ``cuda``, …
-        workers: heads trained at a time on the CPU (default: the cores at hand); does not change a bit of the result.
+        valid_fraction, valid_rule: what is held out where a fold has no validation part. ``random``: as the reference,
+            neither stratified nor grouped, drawn again until it has every class; ``grouped``: stratified, by
+            ``groups`` and without chance (the same for all seeds).
+        groups, standardize: name of each row's group (speaker, …); False leaves the features as they are.
+        device, workers: heads trained at a time on the CPU (default: the cores at hand) do not change a bit of it.
         batched: all heads as one computation (default: yes on every device but the CPU).
-        class_names: for messages.
         progress: called once for each finished fit, in the caller's thread.
 
     Raises:
@@ -91,9 +84,8 @@ def adam_probe(
     settings = Settings(n_classes, multi_label, lr, max_epochs, patience, batch_size, weight_decay)
     work = _Work(features, labels, folds, seeds, settings, standardize, device)
     parts = _valid_parts(labels, folds, seeds, n_classes, valid_fraction, valid_rule, groups)
-    if device != "cpu" if batched is None else batched:
-        return _all_at_once(work, parts, progress)
-    return _side_by_side(work, parts, workers or cores(), progress)
+    at_once = batched if batched is not None else device != "cpu"
+    return _all_at_once(work, parts, progress) if at_once else _side_by_side(work, parts, workers or cores(), progress)
 
 
 def cores() -> int:
@@ -246,7 +238,7 @@ def _side_by_side(
         return train(shared.take(f), [work.head(s, f, parts[s][f])], work.settings, stop)[0]
 
     cells = [(s, f) for f in range(len(work.folds)) for s in range(len(work.seeds))]
-    fits = in_threads([lambda s=s, f=f: job(s, f) for s, f in cells], workers, progress, stop)  # type: ignore[misc]
+    fits = in_threads([partial(job, s, f) for s, f in cells], workers, progress, stop)
     of_cell = dict(zip(cells, fits, strict=True))
     return [[of_cell[s, f] for f in range(len(work.folds))] for s in range(len(work.seeds))]
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -52,21 +53,15 @@ def logistic_probe(
     solution, until three in a row have brought no new best.
 
     Args:
-        features: ``[N, D]`` float32, may be a memory map.
-        labels: int64 ``[N]``, or multi-hot ``[N, C]`` with ``multi_label``.
-        folds: row numbers of each fold's parts.
-        n_classes: C.
+        features, labels, folds, n_classes, class_names: as for :func:`evar.probe_adam.adam_probe`.
         multi_label: one sigmoid per class instead of a softmax.
         strengths: candidates.
-        tol: the final fit ends where no entry of the gradient exceeds it.
-        max_iter: … or after so many steps; ``info["converged"]`` is then False.
+        tol, max_iter: the final fit ends where no entry of the gradient exceeds ``tol``, or after so many steps.
         held_out: share of the training rows to choose on, where the fold has no validation part.
-        groups: name of each row's group.
+        groups: name of each row's group, as for the published probe.
         keys: a unique name for each row (among a fold's training rows), by which rows are sorted first, so that every
             bit of the outcome is independent of their order; default: a hash of the row's content.
-        device: ``cpu``, ``cuda``, …
-        workers: threads on the CPU (default: the cores at hand); does not change a bit of the result.
-        class_names: for messages.
+        device, workers: threads on the CPU (default: the cores at hand) do not change a bit of the result.
         progress: called once for each finished fit, in the caller's thread.
 
     Returns:
@@ -89,7 +84,7 @@ def logistic_probe(
         with ThreadPoolExecutor(each, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return _fit(setting, fold, pool if each > 1 else None, stop)
 
-    return in_threads([lambda fold=fold: job(fold) for fold in folds], workers, progress, stop)  # type: ignore[misc]
+    return in_threads([partial(job, fold) for fold in folds], workers, progress, stop)
 
 
 @dataclass(frozen=True, eq=False)

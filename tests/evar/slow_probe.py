@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 
-import numpy as np
 import torch
 from sklearn.metrics import average_precision_score
 from sklearn.preprocessing import StandardScaler

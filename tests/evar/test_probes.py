@@ -1,6 +1,7 @@
 """The published probe: equal to its slow twin, to the reference's recorded runs, and to itself however it is run."""
 
 import json
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from slow_probe import slow_probe
 from evar.errors import UserError
 from evar.probe_adam import draws_of
 from evar.probe_data import fit_scaler
-from evar.probe_heads import Adam, Settings, gradient, initial
+from evar.probe_heads import Adam, gradient, initial, split
 from evar.probe_splits import grouped_part, random_part
 from evar.probes import Fold, adam_probe
 from evar.statistics import welch_interval
@@ -75,7 +76,7 @@ def test_the_number_of_workers_does_not_change_a_bit():
     runs = [adam_probe(features, labels, folds, [1, 2, 3], workers=n, **SHAPE) for n in (1, 2, 5)]
     assert torch.get_num_threads() == before
     for other in runs[1:]:
-        for a, b in zip(sum(runs[0], []), sum(other, []), strict=True):
+        for a, b in zip(chain(*runs[0]), chain(*other), strict=True):
             assert a.scores.tobytes() == b.scores.tobytes() and a.info == b.info
 
 
@@ -110,9 +111,8 @@ def test_ten_steps_give_the_references_weights():
     adam = Adam(1e-3, 1e-8)
     p = torch.cat([data["W0"].flatten(), data["b0"]])[None]
     g, m, v, scratch = (torch.zeros_like(p) for _ in range(4))
-    setting = Settings(10, False, 1e-3, 200, 20, 200, 1e-8)
     for step in range(10):
-        gradient(p, data["X"][None], data["Y"].argmax(1)[None], 1 / 2000, g, setting)
+        gradient(split(p, 10), data["X"][None], data["Y"].argmax(1)[None], 1 / 2000, split(g, 10), False)
         factors = torch.from_numpy(adam.factors(np.array([[step + 1]]), np.array([[True]])))
         adam.update(p, g, m, v, factors, scratch)
     np.testing.assert_allclose(p[0], torch.cat([data["W10"].flatten(), data["b10"]]), atol=1e-6)
@@ -236,7 +236,7 @@ def test_the_random_tenth_is_drawn_again_until_it_has_every_class():
 
 
 def test_too_small_for_a_random_tenth_says_what_to_do():
-    features, labels, folds = make(n=30)
+    features, labels, _ = make(n=30)
     with pytest.raises(UserError, match="--valid_rule=grouped"):
         adam_probe(features, labels, [Fold("a", np.arange(20), None, np.arange(20, 30))], [0], **SHAPE)
     fold = Fold("a", np.arange(20), None, np.arange(20, 30))
@@ -273,7 +273,9 @@ def test_the_scaler_is_scikit_learns_also_for_constant_features():
     ours, theirs = fit_scaler(features, rows), StandardScaler().fit(features[rows].astype(np.float64))
     np.testing.assert_allclose(ours.mean, theirs.mean_, rtol=1e-10)
     np.testing.assert_allclose(ours.scale, theirs.scale_, rtol=1e-10)
-    np.testing.assert_allclose(ours.apply(features, rows)[:, [0, 3, 5]], theirs.transform(features[rows])[:, [0, 3, 5]], atol=1e-5)
+    np.testing.assert_allclose(
+        ours.apply(features, rows)[:, [0, 3, 5]], theirs.transform(features[rows])[:, [0, 3, 5]], atol=1e-5
+    )
 
 
 def test_draws_differ_by_seed_and_fold():

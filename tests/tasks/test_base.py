@@ -118,7 +118,7 @@ def test_an_installed_package_that_is_broken_is_named(installed):
     with pytest.raises(UserError, match=r"'theirs' \(their.module:TASK\) cannot be loaded: no module"):
         all_tasks()
     installed(entry_point("not a task"))
-    with pytest.raises(UserError, match="is not a tasks.base.Task"):
+    with pytest.raises(UserError, match=r"is not a tasks\.base\.Task"):
         all_tasks()
 
 

@@ -88,7 +88,7 @@ def test_whole_numbers_and_choices_name_the_row(tmp_path):
 
 @pytest.mark.parametrize("bad", ["1.0", "-1", "one", "²", "1e3", " 1"])
 def test_what_is_no_whole_number_is_refused(tmp_path, bad):
-    with pytest.raises(UserError, match="row 2: .* in column 'fold' is not a whole number"):
+    with pytest.raises(UserError, match=r"row 2: .* in column 'fold' is not a whole number"):
         whole_numbers(pd.DataFrame({"fold": [bad]}), "fold", tmp_path)
 
 
