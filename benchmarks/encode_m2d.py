@@ -15,10 +15,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from model_adapters.registry import load_model
 
 
-def rate_of_matmul(device: str, dtype: torch.dtype, size: int) -> float:
-    """Return the best measured FLOP/s of a square matrix product."""
+def rates_of_matmul(device: str, dtype: torch.dtype, size: int) -> tuple[float, float]:
+    """Return the best measured FLOP/s of a square product: by ``torch.mm``, and by the fastest library in torch.
+
+    On a CPU ``torch.mm`` in float32 goes to MKL, which leaves AVX-512 unused on AMD; a 1x1 convolution is the same
+    product and goes to oneDNN. The second figure, the harder one, is what the share is taken of.
+    """
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    return max(2 * size**3 / timed(lambda: a @ b, device) for _ in range(5))
+    by_mm = max(2 * size**3 / timed(lambda: a @ b, device) for _ in range(5))
+    pixels, kernels = a.T[None, :, :, None], b.T[:, :, None, None]
+    by_convolution = max(2 * size**3 / timed(lambda: torch.conv2d(pixels, kernels), device) for _ in range(5))
+    return by_mm, max(by_mm, by_convolution)
 
 
 def timed(work, device: str) -> float:
@@ -51,7 +58,7 @@ def main() -> None:
         for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
             shares, seconds = [], []
             for _ in range(given.repeats):  # in turn, so that a drift of the machine's speed meets both
-                rate = rate_of_matmul(given.device, dtype, size)
+                by_mm, rate = rates_of_matmul(given.device, dtype, size)
                 with torch.autocast(given.device, dtype=torch.bfloat16, enabled=name == "bf16"):
                     spent = timed(lambda: adapter.embed(waves, lengths), given.device)
                     found = adapter.embed(waves, lengths)
@@ -60,8 +67,8 @@ def main() -> None:
             cosine = torch.nn.functional.cosine_similarity(full.float(), found.float()).min().item()
             middle = sorted(shares)[len(shares) // 2]
             speed = given.batch * given.seconds / sorted(seconds)[len(seconds) // 2]
-            rows.append((name, flops / 1e9, rate / 1e9, f"{100 * middle:.0f} %", speed, f"{cosine:.6f}"))
-    heads = ("precision", "GFLOP a batch", "matmul GFLOP/s", "share of it", "audio s per s", "least cosine to fp32")
+            rows.append((name, by_mm / 1e9, rate / 1e9, f"{100 * middle:.0f} %", speed, f"{cosine:.6f}"))
+    heads = ("precision", "torch.mm GFLOP/s", "best matmul GFLOP/s", "share of best", "audio s per s", "least cosine")
     print(table(rows, heads))
 
 

@@ -85,7 +85,7 @@ class AudioNTT(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.features(x[:, None]).permute(0, 3, 2, 1)
         x = self.fc(x.reshape(x.shape[0], x.shape[1], -1))
-        return x.max(dim=1).values + x.mean(dim=1)
+        return x.amax(dim=1) + x.mean(dim=1)
 
 
 def statistics(mel: nn.Module, loader: DataLoader) -> tuple[float, float]:

@@ -242,6 +242,7 @@ def _fit(run: Run, embeddings: Embeddings, parts: Sequence[Part]) -> list[list[F
         "multi_label": task.multi_label,
         "device": run.machine.device,
         "groups": groups,
+        "class_names": task.labels,
     }
     count = len(folds) * (settings.seeds if settings.probe == "adam" else 1)
     with bar(f"{settings.probe} probe", count, unit="fit") as progress:

@@ -61,7 +61,11 @@ def obtain(task: Task, folder: Path) -> None:
     for archive in task.archives:
         size = f", {archive.megabytes:.0f} MB" if archive.megabytes else ""
         say(f"{task.name}: {archive.url} ({task.licence}{size})")
-        fetch(archive.url, downloads / archive.name, checksum=archive.checksum)
+        try:
+            fetch(archive.url, downloads / archive.name, checksum=archive.checksum)
+        except UserError as error:
+            hint = f" {task.manual} Its place is {folder}." if task.manual else ""
+            raise UserError(f"{error}.{hint}".replace("..", ".")) from None
     for archive in task.archives:
         unpack(downloads / archive.name, folder)
     for archive in task.archives:

@@ -145,6 +145,9 @@ def evaluate_zeroshot(
     captions = captions_of(clips.task, settings.templates)
     subject = run_id(subject_facts(model, clips, settings.precision, "joint"))
     used = {"captions": captions, "templates": list(settings.templates), "draws": settings.draws}
+    sentence_encoder = getattr(model.adapter, "sentence_encoder", None)
+    if sentence_encoder is not None:  # text that is not part of the checkpoint decides the score too
+        used["text_encoder"] = sentence_encoder().facts()
     used |= {"precision": settings.precision, "model_options": dict(model.options)}
     run = run_id({"protocol": "zeroshot", "subject": subject, "settings": used})
     path = result_path(folder, model.name, clips.task.name, "zeroshot", run)
