@@ -6,6 +6,7 @@ unbroken one would, so its embeddings are the same to the last bit.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ from evar.clips import WINDOW_SEED, Clips, training_clips
 from evar.errors import UserError
 from evar.paths import cache_dir
 from evar.progress import bar
-from evar.store import EmbeddingStore, Vectors, clip_key, fingerprint_of, write_atomically
+from evar.store import EmbeddingStore, Vectors, clip_key, write_atomically
 from model_adapters.base import Prepares
 from model_adapters.registry import Model
 
@@ -108,7 +109,8 @@ def embed_clips(
     vectors, there = store.rows(keys)
     computed, prepare_cpu = 0, 0.0
     if not there.all():
-        work = f"{clips.task.name}-{fingerprint_of({'keys': [k.hex() for k in keys], 'batch': batch_size})[:12]}"
+        batches_of = hashlib.blake2b(b"".join(keys) + str(batch_size).encode(), digest_size=6)
+        work = f"{clips.task.name}-{batches_of.hexdigest()}"
         with store.writing(work) as writer:
             _, there = store.rows(keys)  # another process may have done it while this one waited for the lock
             if not there.all():
