@@ -17,9 +17,12 @@ evar_environment() {
     fi
     venv=${EVAR_VENV:-$ROOT/.venv}
     PYTHON=$venv/bin/python
-    wanted=$(cat "$ROOT/pyproject.toml" "$constraints" | cksum)-$extras
-    if [ -x "$PYTHON" ] && [ "$(cat "$venv/.evar-installed" 2>/dev/null)" = "$wanted" ]; then
-        return 0
+    files=$(cat "$ROOT/pyproject.toml" "$constraints" | cksum)
+    wanted=$files-$extras
+    if [ -x "$PYTHON" ]; then
+        case "$(cat "$venv/.evar-installed" 2>/dev/null)" in
+            "$wanted" | "$files-dev") return 0 ;;  # dev has everything that the other commands need
+        esac
     fi
     base=$(evar_python) || return 1
     echo "making the environment $venv (once; some minutes)" >&2
