@@ -30,7 +30,7 @@ from evar.paths import runs_dir
 from evar.probes import Fit, Fold, adam_probe, logistic_probe
 from evar.progress import bar
 from evar.report import print_results
-from evar.results import Result, now, read_results, result_path, run_id, run_once, versions, write_result
+from evar.results import Result, now, read_result, read_results, result_path, run_id, run_once, versions, write_result
 from evar.subject import data_facts, flags_of, subject_facts, weights_facts
 from model_adapters.registry import Model
 
@@ -111,7 +111,8 @@ def lineareval(
             return evaluate_linear(one, clips, settings, machine, folder, force=force)
 
         found += run_cells(asked, evaluate)
-    print_results(found)
+    # Read again: a later probe may have flagged an earlier one's result.
+    print_results([read_result(result_path(folder, r["model"], r["task"], "lineareval", r["run_id"])) for r in found])
 
 
 @dataclass(frozen=True)
