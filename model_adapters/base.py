@@ -121,6 +121,13 @@ class Adapter(nn.Module):
         """Return what, beside options and weights, determines the output (statistics of the task); JSON values only."""
         return {}
 
+    def skeleton(self) -> dict[str, str] | None:
+        """Return the options with which an untrained model (``weights=random``) has this one's shape and front end.
+
+        With it a fine-tuned model is rebuilt without the weights it began with; None: those are needed.
+        """
+        return None
+
     @property
     def device(self) -> torch.device:
         """The device of the parameters and buffers (CPU if there are none)."""

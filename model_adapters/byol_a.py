@@ -116,6 +116,13 @@ class ByolA(Adapter):
         frames = self.network(self.log_mel(waveforms)[:, 0])
         return frames, self.front_end.frame_seconds * (1 << self.network.size.blocks)
 
+    def skeleton(self) -> dict[str, str] | None:
+        """Return size and statistics as options; None for a network of a size that they cannot express."""
+        size = self.network.size
+        if self.norm_stats is None or size != AudioNTTSize(hidden=size.hidden, out=size.hidden):
+            return None
+        return {"feature_d": str(size.hidden), "norm_stats": ",".join(map(repr, self.norm_stats))}
+
     def state(self) -> dict[str, Any]:
         """Return mean and deviation in use (None before ``prepare``)."""
         return {"norm_stats": list(self.norm_stats) if self.norm_stats else None}

@@ -159,6 +159,24 @@ class M2D(Adapter):
         x = (self.embed(waveforms, lengths) - head["mean"]) * (head["var"] + 1e-5).rsqrt()
         return x @ head["weight"].T + head["bias"]
 
+    def skeleton(self) -> dict[str, str] | None:
+        """Return size, geometry and statistics as options; None for a hidden layer that they cannot express."""
+        size, geometry = self.encoder.vit.size, self.geometry
+        if size.mlp_dim != 4 * size.dim or not size.cls:
+            return None
+        return {
+            "input_size": f"{geometry.n_mels}x{geometry.frames}",
+            "patch_size": f"{geometry.patch[0]}x{geometry.patch[1]}",
+            "sample_rate": str(geometry.sample_rate),
+            "norm_stats": ",".join(repr(float(x)) for x in self.encoder.norm_stats),
+            "features": "flat" if self.flat else "stacked",
+            "layers": ",".join(map(str, self.layers)),
+            "dur_frames": str(self.encoder.dur_frames),
+            "heads": str(size.heads),
+            "depth": str(size.depth),
+            "embed_dim": str(size.dim),
+        }
+
     def state(self) -> dict[str, Any]:
         """Return the geometry and statistics in use: the folder's name may have decided them."""
         return {
