@@ -1,7 +1,7 @@
 """Fine-tuning: an encoder and a linear head trained together (M2D-CLAP paper, Table 4; RUNNERS 2 of the specification).
 
     python -m evar.finetune MODEL[,MODEL] TASK[,TASK] [--weights=PATH] [--preset=paper|default]
-    torchrun --nproc_per_node=8 -m evar.finetune MODEL TASK ...        # one machine's GPUs; more machines as torchrun does
+    torchrun --nproc_per_node=8 -m evar.finetune MODEL TASK ...   # eight GPUs; more machines as torchrun does
 
 1. A fresh encoder for every seed and fold; its mean embedding, batch norm without scale and shift, one linear layer.
 2. Per step: Mixup, log-mel, SpecAugment, Random Resize Crop, structured patchout, the loss divided by the number of
@@ -21,11 +21,10 @@ import numpy as np
 
 from evar import ranks, statistics
 from evar.cli import main
-from evar.clips import Clips
 from evar.command import at_least_one, options_of_models, pick_device, request
-from evar.errors import UserError
 from evar.extract import Precision
 from evar.finetune_fit import FoldFit, Job, Machine, fit_fold, tested_again
+from evar.finetune_model import two_stage
 from evar.finetune_settings import (
     FinetuneSettings,
     OptimiserName,
@@ -35,7 +34,6 @@ from evar.finetune_settings import (
     Selection,
     settings_for,
 )
-from evar.finetune_model import two_stage
 from evar.outputs import per_class, write_predictions
 from evar.paths import runs_dir
 from evar.plots import plot_curves

@@ -19,6 +19,7 @@ from evar import metrics, ranks
 from evar.checkpoints import BEST, LAST, Checkpoint, load_checkpoint, load_last, same_settings, save_last_and_best
 from evar.clips import Clips, Part, TaskTrainingClips
 from evar.errors import UserError
+from evar.extract import Precision
 from evar.feed import FedBatch, Feed, open_feed
 from evar.finetune_model import FineTuned, Inputs, augmented, features, losses
 from evar.finetune_settings import FinetuneSettings, Preset
@@ -42,7 +43,7 @@ class Machine:
     """What changes speed and memory only, but for the precision."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     workers: int | None = None
     accumulate: int = 1
     checkpoint_every: int = 0
@@ -82,7 +83,7 @@ class FoldFit:
 
 
 def fit_fold(job: Job, seed: int, part: Part, work: Path) -> FoldFit:
-    """Train with this seed on this fold, or go on where a killed run was, and test; what is done is read, not done again."""
+    """Train with this seed on this fold, or go on where a killed run was, and test; read what is done already."""
     folder = work / f"seed{seed}-{part.name.replace(' ', '')}"
     if (folder / DONE).is_file():
         return _read_fit(folder)
@@ -140,9 +141,7 @@ class _Loop:
         torch.manual_seed(seed)  # the head's weights
         self.network = FineTuned(_adapter(job, part), len(task.labels)).to(job.machine.device)
         self.network.freeze(s)
-        optimiser = make_optimiser(
-            s.optimizer, self.network, weight_decay=s.weight_decay, layer_decay=s.layer_decay
-        )
+        optimiser = make_optimiser(s.optimizer, self.network, weight_decay=s.weight_decay, layer_decay=s.layer_decay)
         lrs = finetune_lr(s.lr, s.epochs, s.warmup_epochs, self.per_epoch)
         how = {"precision": job.machine.precision, "compile": job.machine.compile, "device": job.machine.device}
         self.trainer = Trainer(self.network, optimiser, lrs, seed=seed, **how)

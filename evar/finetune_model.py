@@ -60,7 +60,7 @@ class FineTuned(nn.Module):
         return self.head(embeddings)
 
     def freeze(self, settings: FinetuneSettings) -> None:
-        """Take what the settings freeze out of training; :class:`UserError` if there is no patch embedding to freeze."""
+        """Take out of training what the settings freeze; :class:`UserError` if there is no patch embedding."""
         if settings.freeze_encoder:
             self.adapter.requires_grad_(False)
             self.trains_encoder = False
@@ -72,7 +72,7 @@ class FineTuned(nn.Module):
                 module.requires_grad_(False)
 
     def learning(self) -> None:
-        """Set the mode for training; a frozen encoder stays in evaluation mode (the platform's does not: ODDITIES 36)."""
+        """Set the mode for training; a frozen encoder stays in evaluation mode (ODDITIES 36: the platform's not)."""
         self.train()
         if not self.trains_encoder:
             self.adapter.eval()

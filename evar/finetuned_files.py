@@ -1,4 +1,4 @@
-"""A fine-tuned model on disk: ``model.safetensors`` with all weights, ``model.json`` that says how to build the rest."""
+"""A fine-tuned model on disk: ``model.safetensors`` with all weights, ``model.json`` with how to build the rest."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ def read_model(folder: Path) -> dict[str, Tensor]:
     """Return the weights in a folder; :class:`UserError` if it is not one of a fine-tuned model."""
     path = folder / WEIGHTS
     if not path.is_file():
-        raise UserError(f"{folder} is not a fine-tuned model: there is no {WEIGHTS} in it (see python -m evar.finetune)")
+        raise UserError(
+            f"{folder} is not a fine-tuned model: there is no {WEIGHTS} in it (see python -m evar.finetune)"
+        )
     try:
         return load_file(path)
     except Exception as error:  # safetensors has an exception type of its own per release

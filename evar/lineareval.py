@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from evar import metrics, statistics
+from evar import statistics
 from evar.cli import main
 from evar.clips import Clips, Part, task_interval
 from evar.command import at_least_one, options_of_models, pick_device, request, run_cells

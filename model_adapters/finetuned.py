@@ -1,4 +1,4 @@
-"""A model fine-tuned by ``python -m evar.finetune``: its encoder's embeddings, and the classes it was trained to name."""
+"""A model that ``python -m evar.finetune`` made: its encoder's embeddings, and the classes it names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from evar.errors import UserError
-from evar.finetune_model import FineTuned
+from evar.finetune_model import FineTuned, features
 from evar.finetuned_files import WEIGHTS, load_into, read_facts
 from model_adapters.base import Adapter, ModelInfo
 from model_adapters.networks.checkpoints import sha256_of
@@ -45,21 +45,24 @@ class FineTunedAdapter(Adapter):
         self.unit_seconds = float(self.facts["unit_seconds"])
         self.eval()
 
+    def _encoder(self) -> Adapter:
+        adapter = self.network.adapter
+        assert isinstance(adapter, Adapter)
+        return adapter
+
     def embed(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """Return the encoder's embeddings ``[B, D]``."""
-        return self.network.adapter.embed(waveforms, lengths)
+        return self._encoder().embed(waveforms, lengths)
 
     def tag_probabilities(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """Return ``[B, C]``: softmax over the classes, or for a multi-label task their sigmoids."""
-        from evar.finetune_model import features
-
         with torch.no_grad():
-            logits = self.network(features(self.network.adapter, waveforms, lengths), lengths)
+            logits = self.network(features(self._encoder(), waveforms, lengths), lengths)
         return logits.sigmoid() if self.facts["multi_label"] else logits.softmax(dim=1)
 
     def state(self) -> dict[str, Any]:
         """Return what it was trained on, and the encoder's own state."""
-        return {"fine_tuned_on": self.facts["task"], "encoder": self.network.adapter.state()}
+        return {"fine_tuned_on": self.facts["task"], "encoder": self._encoder().state()}
 
 
 ADAPTER = FineTunedAdapter

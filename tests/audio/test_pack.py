@@ -16,7 +16,7 @@ from helpers import RATE, noise, write_audio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evar.audio import pack_source, pack_write
+from evar.audio import pack_read, pack_source, pack_write
 from evar.audio.decode import decode
 from evar.audio.loading import ClipItem
 from evar.audio.log_mel import LogMel, MelSpec
@@ -384,6 +384,14 @@ def test_a_corrupt_shard_is_found_at_the_first_reading_and_mended_by_deleting_it
     shard.unlink()
     pack_clips(items, keys, small, INT16, shard_bytes=SHARD).verify()
     assert decoded == [items[7].path]
+
+
+def test_a_checksum_is_computed_once_per_clip(small, monkeypatch):
+    pack, computed, crc32 = open_pack(small), [], zlib.crc32
+    monkeypatch.setattr(pack_read.zlib, "crc32", lambda data, before: computed.append(1) or crc32(data, before))
+    for rows in ([0, 1], [1, 0], [1, 2]):
+        pack.read(np.array(rows), 400)
+    assert len(computed) == 3
 
 
 def test_a_corrupt_index_is_not_trusted(small, items, keys):

@@ -39,6 +39,12 @@ def test_weighted_draws_follow_the_law_of_drawing_one_after_another():
     assert (np.abs(counts / trials - expected) <= 4 * deviation + 1e-12).all()
 
 
+def test_heavy_clips_come_early_in_the_draw():
+    weights = np.repeat([1.0, 20.0], 1000)
+    heavy = weighted_order(weights, 1600, seed=0, epoch=0) >= 1000
+    assert heavy[:400].mean() > 0.9 > 0.2 > heavy[-400:].mean()
+
+
 def test_clips_of_weight_zero_are_never_drawn():
     weights = np.array([0.0, 1.0, 0.0, 2.0])
     assert set(weighted_order(weights, 2, 0, 0)) == {1, 3}
@@ -63,6 +69,8 @@ def test_balanced_draws_give_every_class_its_turn():
     labels = np.array([0] * 90 + [1] * 9 + [7])
     order = balanced_order(labels, 300, seed=0, epoch=0)
     assert np.bincount(labels[order])[[0, 1, 7]].tolist() == [100, 100, 100]
+    rounds = labels[order].reshape(100, 3)
+    assert (np.sort(rounds, axis=1) == [0, 1, 7]).all() and len(np.unique(rounds, axis=0)) == 6  # in every order
     # No clip of a class comes twice before all of its class have come once.
     assert len(set(order[labels[order] == 0][:90])) == 90
     assert sorted(order[labels[order] == 1][:9]) == list(range(90, 99))

@@ -148,7 +148,7 @@ def test_unreadable_files_are_one_clear_line(tmp_path):
 @pytest.mark.parametrize("other", [{"width": 5}, {"optimiser": "sgd"}])
 def test_a_checkpoint_of_another_network_or_optimiser_is_refused(tmp_path, other):
     save_checkpoint(tmp_path / LAST, Checkpoint(stepped().state(), seed=3))
-    with pytest.raises(UserError, match="the checkpoint is of .*(network|AdamW, not SGD)") as caught:
+    with pytest.raises(UserError, match=r"the checkpoint is of .*(network|AdamW, not SGD)") as caught:
         engine(**other).restore(load_last(tmp_path).state)
     assert "\n" not in str(caught.value)
 
