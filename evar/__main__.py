@@ -6,7 +6,7 @@ import ast
 import sys
 from pathlib import Path
 
-COMMANDS = ("prepare", "lineareval", "zeroshot", "report", "embed", "pocket", "tasks", "models")
+COMMANDS = ("prepare", "lineareval", "finetune", "zeroshot", "tag", "report", "embed", "pocket", "tasks", "models")
 
 
 def commands() -> str:

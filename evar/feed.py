@@ -113,7 +113,7 @@ class Feed:
             self.source.spec, clips, self.unit, positions, self.padding, fill=self.fill, pin=stream is not None
         )
         whole = self.padding == "repeat"
-        lengths = torch.tensor([self.unit if whole else min(len(clip), self.unit) for clip in clips])
+        lengths = torch.tensor([self.unit if whole else min(len(clip), self.unit) for clip in clips], dtype=torch.int64)
         if stream is None:
             return FedBatch(rows, as_inputs(self.source.spec, raw), lengths), None
         with torch.cuda.stream(stream):  # the stored type crosses the bus (half the bytes) and becomes float there

@@ -13,18 +13,23 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from evar import ranks, statistics
 from evar.cli import main
-from evar.command import at_least_one, options_of_models, pick_device, request
+from evar.clips import Clips
+from evar.command import Request, at_least_one, options_of_models, pick_device, request
+from evar.errors import UserError
 from evar.extract import Precision
 from evar.finetune_fit import FoldFit, Job, Machine, fit_fold, tested_again
-from evar.finetune_model import two_stage
+from evar.finetune_model import patch_embeddings, suited
 from evar.finetune_settings import (
     FinetuneSettings,
     OptimiserName,
@@ -32,6 +37,8 @@ from evar.finetune_settings import (
     Preset,
     Sampler,
     Selection,
+    ShortClips,
+    check_clips,
     settings_for,
 )
 from evar.outputs import per_class, write_predictions
@@ -41,7 +48,7 @@ from evar.progress import say
 from evar.report import print_results
 from evar.results import Result, now, read_result, result_path, run_id, run_once, versions, write_result
 from evar.subject import data_facts, flags_of, subject_facts, weights_facts
-from model_adapters.registry import load_model, model_options
+from model_adapters.registry import Model, load_model, model_options
 
 FIRST_SEED = 43
 """The published runs count up from 42 before each run (RUNNERS 2.7)."""
@@ -75,6 +82,7 @@ def finetune(
     freeze_encoder: bool | None = None,
     sampler: Sampler | None = None,
     draws: int | None = None,
+    short_clips: ShortClips | None = None,
     select: Selection | None = None,
     eval_only: bool = False,
     accumulate: int = 1,
@@ -119,32 +127,69 @@ def finetune(
         freeze_encoder: train the head alone, true or false
         sampler: shuffle; weighted by the task's weights (AS2M); balanced over classes
         draws: clips per epoch of the weighted or balanced sampler; 0 for as many as there are
+        short_clips: what follows a short clip: silence, or reference: zeros in the raw log-mel (published, AS2M)
         select: best epoch (published), or last
         eval_only: test the kept models of this run again, without training
-        accumulate: parts of a batch that pass the network one after the other, to save memory
+        accumulate: parts of a batch that pass one after the other, to save memory; batch norms see each by itself
         checkpoint_every: optimiser steps between checkpoints; 0: after every epoch only
         compile: compile the network (GPU)
         incomplete: go on with an incomplete copy of a data set; every result then says so
         device: auto, cpu, cuda or cuda:N
         precision: fp32, or bf16 (autocast)
         workers: reading threads (default one per core, at most 8)
-        force: run again what is already there
+        force: run again what is already there, from the beginning
     """
     given = {name: value for name, value in locals().items() if name in FinetuneSettings.__dataclass_fields__}
     at_least_one(seeds=seeds, accumulate=accumulate)
+    if checkpoint_every < 0:
+        raise UserError(f"--checkpoint_every={checkpoint_every}: must be 0 (after every epoch only) or more")
     asked = request(model, task, weights=weights, root=root, data=data, incomplete=incomplete, options=options)
-    chosen = {one.name: settings_for(one, preset, given) for one in asked.tasks}
     machine = Machine(ranks.start(pick_device(device)), precision, workers, accumulate, checkpoint_every, compile)
-    found = []
-    for name in asked.models:
-        for clips in (asked.opened(one) for one in asked.tasks):
-            settings, used = chosen[clips.task.name]
-            own = with_model_options(name, settings, asked.options_for(name))
-            job = Job(name, asked.weights, own, clips, settings, used, machine, runs_dir(results))
-            found.append(evaluate_finetune(job, seeds, eval_only=eval_only, force=force)[0])
+    runs = plan(asked, preset, given)
+    opened = {one.name: asked.opened(one) for one in asked.tasks}
+    for run in runs:
+        check_clips(opened[run.task], run.settings)
+    jobs = [run.job(asked.weights, opened[run.task], machine, runs_dir(results)) for run in runs]
+    found = [evaluate_finetune(job, seeds, eval_only=eval_only, force=force)[0] for job in jobs]
     if ranks.is_main():
         print_results(found)
     ranks.stop()
+
+
+class Run(NamedTuple):
+    """A model on a task, checked as far as can be without the data."""
+
+    model: str
+    task: str
+    options: dict[str, str]
+    settings: FinetuneSettings
+    preset: Preset
+
+    def job(self, weights: str | None, clips: Clips, machine: Machine, folder: Path) -> Job:
+        """Return what is to be done with the task's clips."""
+        return Job(self.model, weights, self.options, clips, self.settings, self.preset, machine, folder)
+
+
+def plan(asked: Request, preset: Preset | None, given: Mapping[str, Any]) -> list[Run]:
+    """Return every model on every task with its settings; says what a model cannot do, once.
+
+    Raises :class:`UserError` for settings that cannot be and models that cannot be built, before any data is read.
+    """
+    chosen = {one.name: settings_for(one, preset, given) for one in asked.tasks}
+    runs = []
+    for name in asked.models:
+        said: dict[str, None] = {}
+        for task, (settings, used) in chosen.items():
+            options = with_model_options(name, settings, asked.options_for(name))
+            adapter = load_model(name, asked.weights, options).adapter
+            if given.get("freeze_patch_embed") and not patch_embeddings(adapter):
+                raise UserError(f"--freeze_patch_embed: {name} has no patch embedding")
+            own, left_out = suited(settings, adapter, model_options(name))
+            said |= dict.fromkeys(left_out)
+            runs.append(Run(name, task, options, own, used))
+        if said and ranks.is_main():
+            say(f"{name}: {'; '.join(said)}")
+    return runs
 
 
 def with_model_options(model: str, settings: FinetuneSettings, options: dict[str, str]) -> dict[str, str]:
@@ -152,6 +197,12 @@ def with_model_options(model: str, settings: FinetuneSettings, options: dict[str
 
     Patchout leaves no whole time steps, so the embedding is then the mean of patches (``features=flat``).
     """
+    if "patchout_keeps" in options:
+        raise UserError(
+            "--patchout_keeps: in fine-tuning it is --patchout_mode=reference (marked) or intended (unmarked)"
+        )
+    if settings.patchout and options.get("features") == "stacked":
+        raise UserError("--features=stacked: patchout leaves no whole time steps to stack; write --patchout=0 as well")
     known = model_options(model)
     asked = {"dur_frames": str(settings.dur_frames)} if settings.dur_frames else {}
     asked |= {"features": "flat"} if settings.patchout else {}
@@ -161,29 +212,40 @@ def with_model_options(model: str, settings: FinetuneSettings, options: dict[str
 def evaluate_finetune(job: Job, seeds: int, *, eval_only: bool = False, force: bool = False) -> tuple[Result, bool]:
     """Return ``(result of one model on one task, whether it was there already)``; writes the result file on rank 0."""
     model = load_model(job.model, job.weights, job.options)
-    job = replace(job, sample_rate=model.adapter.sample_rate)
-    if not two_stage(model.adapter) and ranks.is_main():
-        say(f"{job.model} has no log-mel stage: waveform in, embedding out, with Mixup of waveforms alone")
+    own, _ = suited(job.settings, model.adapter, model_options(job.model))
+    job = replace(job, settings=own, sample_rate=model.adapter.sample_rate)
+    check_clips(job.clips, job.settings)
     subject = run_id(subject_facts(model, job.clips, job.machine.precision, "clip"))
-    settings = asdict(job.settings) | {"preset": job.preset, "precision": job.machine.precision, "seeds": seeds}
+    how = {"preset": job.preset, "precision": job.machine.precision, "accumulate": job.machine.accumulate}
+    settings = asdict(job.settings) | how | {"seeds": seeds}
     run = run_id({"protocol": "finetune", "subject": subject, "settings": settings})
-    path = result_path(job.folder, job.model, job.clips.task.name, "finetune", run)
+    path = result_path(job.folder, model.name, job.clips.task.name, "finetune", run)
     numbers = [FIRST_SEED + n for n in range(seeds)]
 
     def compute() -> Result:
+        if force and not eval_only:
+            _forget(work_folder(path))
         fit = tested_again if eval_only else fit_fold
         fits = [[fit(job, seed, part, work_folder(path)) for part in job.clips.parts()] for seed in numbers]
         facts = {"run_id": run, "subject": subject, "seeds": numbers, "weights": weights_facts(model)}
-        return _result(job, fits, path, settings) | facts
+        return _result(job, model, fits, path, settings) | facts
 
-    if ranks.world() == 1:
-        result, there = run_once(path, compute, force=force or eval_only)
-    else:
-        result, there = _together(path, compute, force=force or eval_only)
+    once = run_once if ranks.world() == 1 else _together
+    result, there = once(path, compute, force=force or eval_only)
     if ranks.is_main():
         done = "already there" if there else f"{result['timings']['total']:.1f} s"
         say(f"{result['model']} · {result['task']} · finetune: {100 * result['mean']:.2f} % ({done})")
+        for note in (result["notes"].get("not_comparable"), result["data"].get("coverage")):
+            if note:
+                say(f"  {note}")
     return result, there
+
+
+def _forget(work: Path) -> None:
+    """Remove what a run has left so far, so that it begins anew."""
+    if ranks.is_main():
+        shutil.rmtree(work, ignore_errors=True)
+    ranks.barrier()
 
 
 def work_folder(path: Path) -> Path:
@@ -191,10 +253,8 @@ def work_folder(path: Path) -> Path:
     return path.parent / "finetuned" / path.stem
 
 
-def _together(path: Path, compute: Any, *, force: bool) -> tuple[Result, bool]:
+def _together(path: Path, compute: Callable[[], Result], *, force: bool = False) -> tuple[Result, bool]:
     """Do what :func:`evar.results.run_once` does, on all ranks: rank 0 says what is there, and writes."""
-    import torch
-
     there = bool(ranks.sum_over_ranks(torch.tensor(float(ranks.is_main() and path.is_file() and not force))))
     if there:
         return read_result(path), True
@@ -206,13 +266,11 @@ def _together(path: Path, compute: Any, *, force: bool) -> tuple[Result, bool]:
     return result, False
 
 
-def _result(job: Job, fits: list[list[FoldFit]], path: Path, settings: dict[str, Any]) -> Result:
+def _result(job: Job, model: Model, fits: list[list[FoldFit]], path: Path, settings: dict[str, Any]) -> Result:
     clips, task, parts = job.clips, job.clips.task, job.clips.parts()
     fold_scores = [[fit.score for fit in of_seed] for of_seed in fits]
     scores = [float(np.mean(row)) for row in fold_scores]
-    interval = statistics.student_t(scores)
-    low, high, half = statistics.bounded(interval)
-    model = load_model(job.model, job.weights, job.options)
+    low, high, half = statistics.bounded(statistics.student_t(scores))
     flags, notes = flags_of(model, clips)
     if any(part.valid is None for part in parts) and job.settings.select == "best":
         flags = sorted([*flags, "best_test_epoch"])
@@ -221,10 +279,9 @@ def _result(job: Job, fits: list[list[FoldFit]], path: Path, settings: dict[str,
     if ranks.is_main():
         files = write_predictions(path, clips, parts, [FIRST_SEED + n for n in range(len(fits))], fits)
         files |= plot_curves([fit.log for of_seed in fits for fit in of_seed], path.with_suffix(".curves.png"))
-    tested = [part.test for part in parts]
     return {
         "schema": 1,
-        "model": job.model,
+        "model": model.name,
         "task": task.name,
         "protocol": "finetune",
         "metric": task.metric,
@@ -232,12 +289,12 @@ def _result(job: Job, fits: list[list[FoldFit]], path: Path, settings: dict[str,
         "ci95": half,
         "ci_low": low,
         "ci_high": high,
-        "ci_method": interval.method if half is None else f"Student t over {len(scores)} seeds",
+        "ci_method": None if half is None else f"Student t over {len(scores)} seeds",
         "scores": scores,
         "fold_scores": fold_scores,
         "flags": flags,
         "notes": notes,
-        **per_class(clips, fits, tested, [[fit.every for fit in of_seed] for of_seed in fits]),
+        **per_class(clips, fits, [part.test for part in parts], [[fit.every for fit in of_seed] for of_seed in fits]),
         "settings": settings | {"unit_seconds": task.unit_seconds, "model_options": dict(job.options)},
         "model_state": model.adapter.state() if not model.adapter.needs_prepare else {},
         "data": data_facts(clips),

@@ -23,29 +23,31 @@ from evar.extract import Precision
 from evar.feed import FedBatch, Feed, open_feed
 from evar.finetune_model import FineTuned, Inputs, augmented, features, losses
 from evar.finetune_settings import FinetuneSettings, Preset
-from evar.finetuned_files import read_model, save_model
+from evar.finetuned_files import load_into, save_model
 from evar.optimisers import make_optimiser
 from evar.progress import bar
 from evar.sampling import Batch, balanced_order, batches, batches_per_epoch, epoch_order, weighted_order
 from evar.schedules import finetune_lr
 from evar.store import write_atomically
 from evar.training import CsvLog, Trainer, micro_slices, step_line, step_log
-from model_adapters.base import Prepares
+from model_adapters.base import Adapter, Prepares
 from model_adapters.registry import load_model
 
 EPOCH_COLUMNS = ("epoch", "loss", "lr", "score", "best", "seconds")
+EPOCHS, STEPS, MODEL = "epochs.csv", "steps.csv", "model"
 DONE = "done.json"
 OUTPUTS = "outputs.npy"
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What changes speed and memory only, but for the precision."""
+    """What changes speed and memory only, but for the precision, and the parts that a batch is cut into."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     precision: Precision = "fp32"
     workers: int | None = None
     accumulate: int = 1
+    """Parts of a batch; each is standardised by the head's batch norm with its own statistics."""
     checkpoint_every: int = 0
     compile: bool = False
 
@@ -55,6 +57,7 @@ class Job:
     """A model on a task, with everything its score depends on."""
 
     model: str
+    """As the user wrote it."""
     weights: str | None
     options: Mapping[str, str]
     clips: Clips
@@ -84,38 +87,46 @@ class FoldFit:
 
 def fit_fold(job: Job, seed: int, part: Part, work: Path) -> FoldFit:
     """Train with this seed on this fold, or go on where a killed run was, and test; read what is done already."""
-    folder = work / f"seed{seed}-{part.name.replace(' ', '')}"
+    folder = fold_folder(work, seed, part)
     if (folder / DONE).is_file():
         return _read_fit(folder)
     begin = time.perf_counter()
     loop = _Loop(job, seed, part, folder)
     loop.run()
-    fit = loop.finish(time.perf_counter() - begin)
-    return fit
+    return loop.finish(begin)
+
+
+def fold_folder(work: Path, seed: int, part: Part) -> Path:
+    """Return where the checkpoints, tables and the model of this seed and fold lie."""
+    return work / f"seed{seed}-{part.name.replace(' ', '')}"
 
 
 def tested_again(job: Job, seed: int, part: Part, work: Path) -> FoldFit:
     """Test the model that was kept of this seed and fold; :class:`UserError` if there is none."""
-    folder = work / f"seed{seed}-{part.name.replace(' ', '')}"
+    folder = fold_folder(work, seed, part)
     if not (folder / DONE).is_file():
         raise UserError(f"--eval_only: there is no finished run in {folder}; leave the option out to train it")
-    network = FineTuned(_adapter(job, part), len(job.clips.task.labels)).to(job.machine.device)
-    network.load_state_dict(read_model(folder / "model"))
-    outputs = predict(network, job, open_feed_of(job, seed), part.test, epoch=0, window="front")
-    before = _read_fit(folder)
-    every = scores_of(job.clips, part.test, outputs)
+    network = FineTuned(adapter_of(job, part), len(job.clips.task.labels))
+    load_into(network, folder / MODEL)
+    logits = predict(network.to(job.machine.device), job, open_feed_of(job, seed), part.test, epoch=0, window="front")
+    before, every = _read_fit(folder), scores_of(job.clips, part.test, logits)
+    outputs = probabilities(job.clips, logits)
     return FoldFit(every[job.clips.task.metric], every, outputs, before.details, before.seconds, before.log)
 
 
-def _adapter(job: Job, part: Part) -> Any:
+def adapter_of(job: Job, part: Part) -> Adapter:
+    """Return a fresh adapter on the machine's device, with the statistics of this fold's training clips."""
     adapter = load_model(job.model, job.weights, job.options).adapter
-    if hasattr(adapter, "patchout_keeps"):
-        adapter.patchout_keeps = "marked" if job.settings.patchout_mode == "reference" else "unmarked"
+    for module in adapter.modules():
+        if hasattr(module, "patchout_keeps"):
+            keeps: Any = "marked" if job.settings.patchout_mode == "reference" else "unmarked"
+            module.patchout_keeps = keeps
     adapter.to(job.machine.device)
     if adapter.needs_prepare and isinstance(adapter, Prepares):
         task = job.clips.task
+        training: Any = TaskTrainingClips(job.clips, part.train, task.batch_size)  # frozen, the protocol's is not
         with torch.no_grad():
-            adapter.prepare(task.unit_seconds, TaskTrainingClips(job.clips, part.train, task.batch_size))
+            adapter.prepare(task.unit_seconds, training)
     return adapter
 
 
@@ -139,29 +150,40 @@ class _Loop:
         self.per_epoch = batches_per_epoch(len(self.orders), s.batch_size)
         self.feed = open_feed_of(job, seed)
         torch.manual_seed(seed)  # the head's weights
-        self.network = FineTuned(_adapter(job, part), len(task.labels)).to(job.machine.device)
+        self.network = FineTuned(adapter_of(job, part), len(task.labels)).to(job.machine.device)
         self.network.freeze(s)
         optimiser = make_optimiser(s.optimizer, self.network, weight_decay=s.weight_decay, layer_decay=s.layer_decay)
         lrs = finetune_lr(s.lr, s.epochs, s.warmup_epochs, self.per_epoch)
-        how = {"precision": job.machine.precision, "compile": job.machine.compile, "device": job.machine.device}
-        self.trainer = Trainer(self.network, optimiser, lrs, seed=seed, **how)
-        self.facts = asdict(s) | {"clips": len(part.train), "precision": job.machine.precision}
-        self.best: float | None = None
+        machine = job.machine
+        self.trainer = Trainer(
+            self.network,
+            optimiser,
+            lrs,
+            seed=seed,
+            device=machine.device,
+            precision=machine.precision,
+            compile=machine.compile,
+        )
+        self.facts = asdict(s) | {"clips": len(part.train), "precision": machine.precision, "parts": machine.accumulate}
+        self.best = -math.inf
         self.history: list[float] = []
+        self.losses: list[float] = []
+        """Of this epoch's steps so far."""
 
     def run(self) -> None:
         """Train to the last epoch, from the last checkpoint if there is one."""
         self._resume()
-        steps = step_log(self.folder / "steps.csv", self.trainer.done)
+        steps = step_log(self.folder / STEPS, self.trainer.done)
         first = self.trainer.done // self.per_epoch
-        epochs = CsvLog(self.folder / "epochs.csv", EPOCH_COLUMNS, first)
+        epochs = CsvLog(self.folder / EPOCHS, EPOCH_COLUMNS, first)
         name = f"{self.job.model} on {self.job.clips.task.name}, seed {self.seed}, {self.part.name}"
         with bar(name, self.job.settings.epochs, initial=first, unit="epoch") as progress:
+            progress.disable = progress.disable or not ranks.is_main()
             for epoch in range(first, self.job.settings.epochs):
                 begin = time.perf_counter()
                 loss = self._epoch(epoch, steps)
                 score = self._evaluate(epoch)
-                is_best = self.best is None or score > self.best or self.job.settings.select == "last"
+                is_best = score > self.best or self.job.settings.select == "last"
                 self.best = score if is_best else self.best
                 self.history.append(score)
                 line = {"epoch": epoch, "loss": f"{loss:.6g}", "lr": f"{self._lr():.6g}", "score": f"{score:.6g}"}
@@ -173,13 +195,15 @@ class _Loop:
     def _resume(self) -> None:
         last = load_last(self.folder, self.job.machine.device)
         if last is not None:
-            same_settings({k: v for k, v in last.facts.items() if k != "history"}, self.facts)
+            so_far = {name: last.facts[name] for name in ("history", "losses")}
+            same_settings({k: v for k, v in last.facts.items() if k not in so_far}, self.facts)
             self.trainer.restore(last.state)
-            self.best, self.history = last.best, list(last.facts["history"])
+            self.history, self.losses = list(so_far["history"]), list(so_far["losses"])
+            self.best = -math.inf if last.best is None else last.best
 
     def _checkpoint(self, epoch: int) -> Checkpoint:
-        facts = self.facts | {"history": self.history}
-        return Checkpoint(self.trainer.state(), self.seed, epoch, self.best, facts)
+        facts = self.facts | {"history": self.history, "losses": self.losses}
+        return Checkpoint(self.trainer.state(), self.seed, epoch, self.best if self.history else None, facts)
 
     def _lr(self) -> float:
         return float(self.trainer.lrs[self.trainer.done - 1])
@@ -191,16 +215,18 @@ class _Loop:
         order = self.orders.of(epoch)
         own = list(batches(order, self.job.settings.batch_size, ranks.rank(), ranks.world(), first=begun))
         fed = self.feed.epoch((batch.mine for batch in own), epoch, "random")
-        found = []
         every = self.job.machine.checkpoint_every
+        self.trainer.restart_clock()
         for batch, clips in zip(own, fed, strict=True):
             info = self.trainer.step(self._losses, self._micro_batches(batch, clips), rows=batch.rows)
             log.write(**step_line(info, epoch))
-            found.append(info.loss)
+            self.losses += [] if info.skipped else [info.loss]
             if every and self.trainer.done % every == 0 and self.trainer.done % self.per_epoch:
                 save_last_and_best(self.folder, self._checkpoint(epoch), False)
-        finite = [loss for loss in found if math.isfinite(loss)]
-        return sum(finite) / max(len(finite), 1)
+                self.trainer.restart_clock()
+        mean = sum(self.losses) / len(self.losses) if self.losses else math.nan
+        self.losses = []
+        return mean
 
     def _micro_batches(self, batch: Batch, clips: FedBatch) -> Iterator[Inputs]:
         """Yield this rank's share of a batch, augmented as a whole, in as many parts as asked."""
@@ -217,14 +243,14 @@ class _Loop:
     def _evaluate(self, epoch: int) -> float:
         """Return the score that chooses the best epoch: validation (random windows, as published), else test."""
         rows, window = (self.part.test, "front") if self.part.valid is None else (self.part.valid, "random")
-        outputs = predict(self.network, self.job, self.feed, rows, epoch=epoch, window=window)
-        return scores_of(self.job.clips, rows, outputs)[self.job.clips.task.metric]
+        logits = predict(self.network, self.job, self.feed, rows, epoch=epoch, window=window)
+        return scores_of(self.job.clips, rows, logits)[self.job.clips.task.metric]
 
-    def finish(self, seconds: float) -> FoldFit:
-        """Test the best weights, keep them as a model, and note that this seed and fold are done."""
+    def finish(self, begin: float) -> FoldFit:
+        """Test the best weights, keep them as a model, and note that this seed and fold, begun then, are done."""
         self.network.load_state_dict(load_checkpoint(self.folder / BEST, self.job.machine.device).state["model"])
-        outputs = predict(self.network, self.job, self.feed, self.part.test, epoch=0, window="front")
-        every = scores_of(self.job.clips, self.part.test, outputs)
+        logits = predict(self.network, self.job, self.feed, self.part.test, epoch=0, window="front")
+        every = scores_of(self.job.clips, self.part.test, logits)
         kept = max(range(len(self.history)), key=self.history.__getitem__)
         kept = len(self.history) - 1 if self.job.settings.select == "last" else kept
         details = {
@@ -234,10 +260,13 @@ class _Loop:
             "epoch_scores": [round(score, 6) for score in self.history],
             "steps": self.trainer.done,
             "skipped_steps": self.trainer.skipped,
+            "model_state": self.network.adapter.state(),
         }
-        fit = FoldFit(every[self.job.clips.task.metric], every, outputs, details, seconds, self.folder / "epochs.csv")
+        outputs, seconds = probabilities(self.job.clips, logits), time.perf_counter() - begin
+        fit = FoldFit(every[self.job.clips.task.metric], every, outputs, details, seconds, self.folder / EPOCHS)
         if ranks.is_main():
-            save_model(self.folder / "model", self.network, self.job)
+            kept_as = self.folder / MODEL
+            save_model(kept_as, self.network, self.job.clips.task, self.job.model, self.job.weights, self.job.options)
             _write_fit(self.folder, fit)
             for name in (LAST, BEST):
                 (self.folder / name).unlink(missing_ok=True)
@@ -252,13 +281,9 @@ class _Orders:
         self.rows, self.settings, self.seed = rows, settings, seed
         self.draws = settings.draws or len(rows)
         if settings.sampler == "weighted":
-            if "weight" not in clips.table:
-                raise UserError(f"--sampler=weighted: {clips.task.name} has no weights; as2m has")
             self.weights = clips.table["weight"].to_numpy(dtype=np.float64)[rows]
             self.draws = min(self.draws, int(np.count_nonzero(self.weights)))
         self.targets = clips.targets[rows]
-        if len(self) < 2 or settings.batch_size > len(rows):
-            raise UserError(f"--batch_size={settings.batch_size}: there are only {len(rows)} training clips")
 
     def __len__(self) -> int:
         return self.draws if self.settings.sampler != "shuffle" else len(self.rows)
@@ -282,7 +307,7 @@ def one_hot(clips: Clips) -> Tensor:
 def predict(
     network: FineTuned, job: Job, feed: Feed, rows: NDArray[np.int64], *, epoch: int, window: Any
 ) -> NDArray[np.float32]:
-    """Return the outputs ``[len(rows), C]`` in evaluation mode, softmax or sigmoid; each rank does its share."""
+    """Return the logits ``[len(rows), C]`` in evaluation mode; each rank does its share of the clips."""
     network.eval()
     mine = rows[ranks.my_rows(len(rows))]
     size = max(1, job.settings.batch_size // ranks.world())
@@ -292,15 +317,23 @@ def predict(
     with torch.no_grad(), half:
         for batch in feed.epoch(pieces, epoch, window):
             x = features(network.adapter, batch.inputs, batch.lengths, job.settings.short_clips)
-            found.append(network(x, batch.lengths).float())
+            found.append(network(x, batch.lengths))
     width = len(job.clips.task.labels)
     logits = ranks.gathered(torch.cat(found) if found else torch.zeros(0, width, device=device))
-    outputs = logits.sigmoid() if job.clips.task.multi_label else logits.softmax(dim=1)
-    return outputs.cpu().numpy()
+    return logits.cpu().numpy()
+
+
+def probabilities(clips: Clips, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the softmax of logits ``[n, C]``, or for a multi-label task their sigmoid."""
+    of = torch.from_numpy(logits)
+    return (of.sigmoid() if clips.task.multi_label else of.softmax(dim=1)).numpy()
 
 
 def scores_of(clips: Clips, rows: NDArray[np.int64], outputs: NDArray[np.float32]) -> dict[str, float]:
-    """Return every score of these clips by name; the task's metric is among them."""
+    """Return every score by name of the logits ``[len(rows), C]`` of these clips; the task's metric is among them.
+
+    Logits and not probabilities (RUNNERS 2.2): in float32 a sigmoid of 17 is 1 and would tie with all above it.
+    """
     task, targets = clips.task, clips.targets[rows]
     if task.score is not None:
         return task.score(clips.table.iloc[rows], outputs)
@@ -319,5 +352,5 @@ def _write_fit(folder: Path, fit: FoldFit) -> None:
 
 def _read_fit(folder: Path) -> FoldFit:
     facts = json.loads((folder / DONE).read_text())
-    log, outputs = folder / "epochs.csv", np.load(folder / OUTPUTS)
+    log, outputs = folder / EPOCHS, np.load(folder / OUTPUTS)
     return FoldFit(facts["score"], facts["every"], outputs, facts["details"], facts["seconds"], log)

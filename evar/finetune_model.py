@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import inspect
+from collections.abc import Container
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,6 +26,52 @@ def two_stage(adapter: Adapter) -> bool:
     return callable(getattr(adapter, "log_mel", None)) and callable(getattr(adapter, "encode", None))
 
 
+def takes_patchout(adapter: Adapter) -> bool:
+    """Return whether the adapter's encoder can leave patches out in training."""
+    return two_stage(adapter) and "patchout" in inspect.signature(_second_stage(adapter)).parameters
+
+
+def _second_stage(adapter: Adapter) -> Any:
+    encode: Any = adapter.encode  # optional in the contract, hence unknown to the base class
+    return encode
+
+
+def patch_embeddings(adapter: Adapter) -> list[nn.Module]:
+    """Return the modules that turn patches into tokens: those called ``patch_embed``."""
+    return [module for name, module in adapter.named_modules() if name.split(".")[-1] == "patch_embed"]
+
+
+def suited(settings: FinetuneSettings, adapter: Adapter, options: Container[str]) -> tuple[FinetuneSettings, list[str]]:
+    """Return the settings without what this adapter cannot do, and a phrase for each thing left out.
+
+    A preset is the task's and not the model's: a small CNN has no patches to freeze or to leave out. ``options`` are
+    the names of those that the model takes.
+    """
+    lacks: list[tuple[str, dict[str, Any]]] = []
+    if not two_stage(adapter):
+        nothing = {"rrc": False, "freq_mask": 0, "time_mask": 0, "patchout": 0.0, "short_clips": "silence"}
+        lacks.append(("no log-mel stage, so waveform in, embedding out, and Mixup of waveforms alone", nothing))
+    elif settings.short_clips == "reference" and not _standardises(adapter):
+        lacks.append(("silence behind short clips, not zeros in the log-mel", {"short_clips": "silence"}))
+    if settings.patchout and two_stage(adapter) and not takes_patchout(adapter):
+        lacks.append(("no structured patchout", {"patchout": 0.0}))
+    if settings.freeze_patch_embed and not patch_embeddings(adapter):
+        lacks.append(("no patch embedding to freeze", {"freeze_patch_embed": False}))
+    if settings.dur_frames and "dur_frames" not in options:
+        lacks.append((f"its own length instead of {settings.dur_frames} frames", {"dur_frames": 0}))
+    for _, changes in lacks:
+        settings = replace(settings, **changes)
+    return settings, [phrase for phrase, _ in lacks]
+
+
+def _encoder(adapter: Adapter) -> Any:
+    return getattr(adapter, "encoder", None)
+
+
+def _standardises(adapter: Adapter) -> bool:
+    return two_stage(adapter) and callable(getattr(_encoder(adapter), "standardise", None))
+
+
 class Head(nn.Module):
     """Batch norm (no scale, no shift; statistics over all processes), then one linear layer to logits."""
 
@@ -36,28 +83,46 @@ class Head(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Return logits ``[B, C]`` of ``[B, D]``."""
-        return self.linear(self.norm(embeddings.float()))
+        """Return logits ``[B, C]`` of ``[B, D]``, float32 whatever the autocast: bfloat16 would tie what is ranked."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            logits: Tensor = self.linear(self.norm(embeddings.float()))
+        return logits
 
 
 class FineTuned(nn.Module):
     """An adapter with a head. ``forward`` takes what :func:`features` gives."""
 
+    adapter: Adapter
+
     def __init__(self, adapter: Adapter, classes: int) -> None:
         super().__init__()
-        self.adapter = synchronise_batch_norms(adapter) if world() > 1 else adapter
+        if world() > 1:
+            synchronise_batch_norms(adapter)
+        self.adapter = adapter
         self.head = Head(adapter.embedding_dim, classes)
         self.trains_encoder = True
 
     def forward(self, inputs: Tensor, lengths: Tensor, patchout: float = 0.0) -> Tensor:
         """Return logits ``[B, C]`` of log-mels ``[B, 1, F, T]``, or of waveforms ``[B, T]`` for a one-stage adapter."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trains_encoder):
+        wanted = torch.is_grad_enabled() and self.trains_encoder
+        with torch.set_grad_enabled(wanted):
             if inputs.ndim == 2:
-                embeddings = self.adapter.embed(inputs, lengths)
+                embeddings = self._embedded(inputs, lengths)
             else:
-                encode: Callable[..., Tensor] = self.adapter.encode  # type: ignore[assignment]
+                encode = _second_stage(self.adapter)
                 embeddings = encode(inputs, patchout) if patchout else encode(inputs)
+        if wanted and not embeddings.requires_grad and any(p.requires_grad for p in self.adapter.parameters()):
+            raise UserError(
+                f"{type(self.adapter).__name__} computes its embeddings without gradient (torch.no_grad or "
+                "inference_mode in it?), so its weights cannot be trained; train the head alone: --freeze_encoder=true"
+            )
         return self.head(embeddings)
+
+    def _embedded(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        if len(waveforms) or any(isinstance(m, nn.modules.batchnorm._NormBase) for m in self.adapter.modules()):
+            return self.adapter.embed(waveforms, lengths)
+        # A rank without a clip of a short last batch: front ends refuse nothing at all, so they get a clip of silence.
+        return self.adapter.embed(waveforms.new_zeros(1, waveforms.shape[1]), lengths.new_ones(1))[:0]
 
     def freeze(self, settings: FinetuneSettings) -> None:
         """Take out of training what the settings freeze; :class:`UserError` if there is no patch embedding."""
@@ -65,7 +130,7 @@ class FineTuned(nn.Module):
             self.adapter.requires_grad_(False)
             self.trains_encoder = False
         if settings.freeze_patch_embed:
-            found = [module for name, module in self.adapter.named_modules() if name.split(".")[-1] == "patch_embed"]
+            found = patch_embeddings(self.adapter)
             if not found:
                 raise UserError(f"--freeze_patch_embed: {type(self.adapter).__name__} has no patch embedding")
             for module in found:
@@ -97,8 +162,11 @@ def features(adapter: Adapter, waveforms: Tensor, lengths: Tensor, short_clips: 
     """
     if not two_stage(adapter):
         return waveforms
+    if not len(waveforms):  # a rank without a clip of a short last batch: no STFT takes nothing at all
+        return features(adapter, waveforms.new_zeros(1, waveforms.shape[1]), lengths.new_ones(1))[:0]
     with torch.no_grad():
-        log_mel: Tensor = adapter.log_mel(waveforms)  # type: ignore[operator]
+        first_stage: Any = adapter.log_mel
+        log_mel: Tensor = first_stage(waveforms)
         if short_clips == "reference" and bool((lengths < waveforms.shape[1]).any()):
             log_mel = _zeros_behind(adapter, log_mel, waveforms, lengths)
     return log_mel
@@ -109,15 +177,14 @@ _SHORTEST_SECONDS = 6.1
 
 
 def _zeros_behind(adapter: Adapter, log_mel: Tensor, waveforms: Tensor, lengths: Tensor) -> Tensor:
-    encoder: Any = getattr(adapter, "encoder", None)
-    if not hasattr(encoder, "standardise"):
-        raise UserError(f"--short_clips=reference: {type(adapter).__name__} has no standardised log-mel; write silence")
-    per_frame = waveforms.shape[1] / max(log_mel.shape[3] - 1, 1)
-    real = lengths.clamp(min=int(_SHORTEST_SECONDS * adapter.sample_rate))
-    frames = 1 + (real / per_frame).long()
+    if not _standardises(adapter):
+        raise UserError(f"--short_clips=reference: the statistics of {type(adapter).__name__}'s log-mel are not known")
+    hop = waveforms.shape[1] // max(log_mel.shape[3] - 1, 1)
+    frames = 1 + lengths.clamp(min=int(_SHORTEST_SECONDS * adapter.sample_rate)) // hop
     behind = torch.arange(log_mel.shape[3], device=log_mel.device) >= frames[:, None]
     behind &= (lengths < waveforms.shape[1])[:, None]
-    return torch.where(behind[:, None, None, :], encoder.standardise(log_mel.new_zeros(())), log_mel)
+    zero = _encoder(adapter).standardise(log_mel.new_zeros(()))
+    return torch.where(behind[:, None, None, :], zero, log_mel)
 
 
 def augmented(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from evar.clips import Clips
 from evar.errors import UserError
 from tasks.base import Task
 
@@ -14,6 +16,9 @@ OptimiserName = Literal["sgd", "lars", "adamw", "lamb"]
 Sampler = Literal["shuffle", "weighted", "balanced"]
 PatchoutMode = Literal["reference", "intended"]
 Selection = Literal["best", "last"]
+ShortClips = Literal["silence", "reference"]
+DECAY = 1e-4
+"""Weight decay of AdamW; the other optimisers have none (RUNNERS 2.6)."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class FinetuneSettings:
     batch_size: int = 64
     """Clips per optimiser step, over all processes."""
     optimizer: OptimiserName = "adamw"
-    weight_decay: float = 1e-4
+    weight_decay: float = DECAY
     layer_decay: float = 1.0
     """Factor on the learning rate from each block to the one below it; 1 for the same everywhere."""
     mixup: float = 0.3
@@ -48,7 +53,7 @@ class FinetuneSettings:
     sampler: Sampler = "shuffle"
     draws: int = 0
     """Clips per epoch of the weighted or balanced sampler; 0 for as many as there are."""
-    short_clips: Literal["silence", "reference"] = "silence"
+    short_clips: ShortClips = "silence"
     """What follows a short clip: silence; or, as the platform does with AudioSet, zeros in the raw log-mel."""
     select: Selection = "best"
     """``best``: of the best validation epoch, or without validation part of the best test epoch; ``last``."""
@@ -90,39 +95,66 @@ def settings_for(task: Task, preset: Preset | None, given: Mapping[str, Any]) ->
         raise UserError(f"the paper's Table 1 has no settings for {task.name}, only for {', '.join(PAPER)}")
     name: Preset = preset if preset is not None else "paper" if task.name in PAPER else "default"
     begin = PAPER[task.name] if name == "paper" else FinetuneSettings()
-    settings = replace(begin, **{key: value for key, value in given.items() if value is not None})
-    if settings.optimizer != "adamw" and "weight_decay" not in _given(given) and begin.optimizer == "adamw":
-        settings = replace(settings, weight_decay=0.0)  # RUNNERS 2.6: decay belongs to AdamW alone
+    own = {key: value for key, value in given.items() if value is not None}
+    settings = replace(begin, **own)
+    # What hangs on a setting that was replaced follows it.
+    if "optimizer" in own and "weight_decay" not in own:
+        settings = replace(settings, weight_decay=DECAY if settings.optimizer == "adamw" else 0.0)
+    if settings.sampler == "shuffle" and "draws" not in own:
+        settings = replace(settings, draws=0)
     check(task, settings)
     return settings, name
 
 
-def _given(values: Mapping[str, Any]) -> set[str]:
-    return {key for key, value in values.items() if value is not None}
-
-
 def check(task: Task, settings: FinetuneSettings) -> None:
-    """Raise :class:`UserError` for the first setting that cannot be."""
+    """Raise :class:`UserError` for the first setting that cannot be; nothing of the data is read for it."""
     if task.kind == "retrieval":
         raise UserError(f"{task.name} has captions and no classes, so there is nothing to fine-tune on it")
     s = settings
     wrong = (
-        (not s.lr > 0, f"--lr={s.lr}: must be above 0"),
+        (not 0 < s.lr < math.inf, f"--lr={s.lr}: must be above 0"),
         (s.batch_size < 1, f"--batch_size={s.batch_size}: must be at least 1"),
         (s.epochs < 1, f"--epochs={s.epochs}: must be at least 1"),
-        (not 0 <= s.warmup_epochs <= s.epochs, f"--warmup_epochs={s.warmup_epochs}: must be from 0 to --epochs"),
-        (s.mixup < 0, f"--mixup={s.mixup}: must be 0 (off) or more"),
+        (
+            not 0 <= s.warmup_epochs <= s.epochs,
+            f"--warmup_epochs={s.warmup_epochs}: must be from 0 to --epochs={s.epochs}",
+        ),
+        (not 0 <= s.mixup < math.inf, f"--mixup={s.mixup}: must be 0 (off) or more"),
         (not 0 <= s.patchout < 1, f"--patchout={s.patchout}: a share of the patches, from 0 to below 1"),
-        (min(s.freq_mask, s.time_mask) < 0, "--freq_mask and --time_mask: must be 0 (off) or more"),
+        (s.freq_mask < 0, f"--freq_mask={s.freq_mask}: must be 0 (off) or more"),
+        (s.time_mask < 0, f"--time_mask={s.time_mask}: must be 0 (off) or more"),
         (not 0 < s.layer_decay <= 1, f"--layer_decay={s.layer_decay}: must be above 0 and at most 1"),
-        (s.weight_decay < 0, f"--weight_decay={s.weight_decay}: must be 0 or more"),
+        (not 0 <= s.weight_decay < math.inf, f"--weight_decay={s.weight_decay}: must be 0 or more"),
         (s.draws < 0, f"--draws={s.draws}: must be 0 (as many as there are) or more"),
         (s.dur_frames < 0, f"--dur_frames={s.dur_frames}: must be 0 (chunks) or more"),
-        (s.draws > 0 and s.sampler == "shuffle", "--draws is for --sampler=weighted or balanced"),
+        (s.draws > 0 and s.sampler == "shuffle", f"--draws={s.draws} is for --sampler=weighted or balanced"),
+        (0 < s.draws < s.batch_size, f"--batch_size={s.batch_size}: an epoch has only --draws={s.draws} clips"),
     )
     for is_wrong, sentence in wrong:
         if is_wrong:
             raise UserError(sentence)
-    clips = sum(n for part, n in task.counts.items() if part != "test")
-    if not task.has_folds and clips and s.batch_size > clips:
-        raise UserError(f"--batch_size={s.batch_size}: {task.name} has only {clips} training and validation clips")
+    clips = _declared_training_clips(task)
+    if clips is not None and s.batch_size > clips:
+        raise UserError(f"--batch_size={s.batch_size}: {task.name} has only {clips} training clips")
+
+
+def _declared_training_clips(task: Task) -> int | None:
+    """Return the most training clips that a complete copy has, None where the task does not count clips."""
+    if task.count_by or task.split_table is not None:  # it counts recordings, or its own split has other sizes
+        return None
+    if not task.has_folds:
+        return task.counts.get("train")
+    return sum(task.counts.values()) - min(task.counts.values())
+
+
+def check_clips(clips: Clips, settings: FinetuneSettings) -> None:
+    """Raise :class:`UserError` if the clips that are there cannot be trained on as the settings ask."""
+    if settings.sampler == "weighted" and "weight" not in clips.table:
+        raise UserError(f"--sampler=weighted: {clips.task.name} has no weights of its clips")
+    for part in clips.parts():
+        if len(part.train) < max(settings.batch_size, 2):
+            where = "" if part.name == "split" else f" beside {part.name}"
+            raise UserError(
+                f"--batch_size={settings.batch_size}: {clips.task.name} has only {len(part.train)} training "
+                f"clips{where} here"
+            )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,11 +18,12 @@ from evar.command import at_least_one, options_of_models, pick_device
 from evar.errors import UserError
 from evar.finetuned_files import WEIGHTS
 from evar.progress import say, track
-from model_adapters.registry import load_model
-from model_adapters.tag_text import Tagger
+from model_adapters.registry import adapter_class, load_model
 
 DEFAULT_SECONDS = 10.0
 """Length of a segment for a tagger that does not say what it was trained on."""
+SHORTEST_SECONDS = 0.1
+"""What every model here can hear something in."""
 
 
 class Segment(NamedTuple):
@@ -59,12 +61,12 @@ def tag(
         format: text, or csv (file, start, end, label, probability)
     """
     at_least_one(top=top)
-    if seconds is not None and seconds <= 0:
-        raise UserError(f"--seconds={seconds}: must be above 0")
+    if seconds is not None and seconds < SHORTEST_SECONDS:
+        raise UserError(f"--seconds={seconds}: must be at least {SHORTEST_SECONDS}")
     paths = _files(files)
     adapter: Any = _tagger(model, weights, options).to(pick_device(device))
     length = seconds if seconds is not None else getattr(adapter, "unit_seconds", DEFAULT_SECONDS)
-    writer = csv.writer(sys.stdout)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
     if format == "csv":
         writer.writerow(["file", "start", "end", "label", "probability"])
     broken = 0
@@ -94,12 +96,19 @@ def _files(places: tuple[str, ...]) -> list[Path]:
 
 
 def _tagger(model: str, weights: str | None, options: dict[str, str]) -> Any:
-    if (Path(model) / WEIGHTS).is_file():
+    if _is_fine_tuned(model):
+        if weights is not None:
+            raise UserError(f"{model} has its own weights; leave out --weights")
         model, weights = "finetuned", model
-    adapter = load_model(model, weights, options).adapter
-    if not isinstance(adapter, Tagger):
+    elif Path(model).is_dir():
+        raise UserError(f"{model} is not the folder of a fine-tuned model: there is no {WEIGHTS} in it (.../model)")
+    elif not hasattr(adapter_class(model)[0], "tag_probabilities"):
         raise UserError(f"{model} names no classes; take a tagger such as gpvad, or fine-tune it: evar.finetune")
-    return adapter
+    return load_model(model, weights, options).adapter
+
+
+def _is_fine_tuned(model: str) -> bool:
+    return (Path(model).expanduser() / WEIGHTS).is_file()
 
 
 def segments(adapter: Any, path: Path, seconds: float, top: int) -> Iterator[Segment]:
@@ -123,9 +132,8 @@ def segments(adapter: Any, path: Path, seconds: float, top: int) -> Iterator[Seg
         yield Segment(path, start / rate, (start + len(piece)) / rate, labels)
 
 
-def _options(positional: Any) -> Any:
-    model = positional.get("model", "")
-    return {} if (Path(model) / WEIGHTS).is_file() else options_of_models(positional)
+def _options(positional: Mapping[str, str]) -> dict[str, inspect.Parameter]:
+    return {} if _is_fine_tuned(positional["model"]) else options_of_models(positional)
 
 
 if __name__ == "__main__":
