@@ -9,8 +9,10 @@ from pathlib import Path
 COMMANDS = (
     "prepare",
     "lineareval",
+    "finetune",
     "zeroshot",
     "retrieval",
+    "tag",
     "report",
     "embed",
     "pocket",

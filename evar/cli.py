@@ -179,13 +179,15 @@ def help_text(command: Callable[..., Any], name: str, argv: Sequence[str], extra
             ]
             lines.append("")
     if open_ended and extra is not None:
-        switches = {n for n in own if hints.get(n) is bool}
-        lines += _extra_help(extra, required, [t for t in argv if t not in ("--help", "-h")], switches)
+        lines += _extra_help(extra, required, [t for t in argv if t not in ("--help", "-h")], own, hints)
     return "\n".join(lines).rstrip()
 
 
-def _extra_help(extra: ExtraOptions, required: Parameters, argv: Sequence[str], switches: set[str]) -> list[str]:
-    """Return the help lines on the further options; arguments that do not fit must not keep the help away."""
+def _extra_help(
+    extra: ExtraOptions, required: Parameters, argv: Sequence[str], own: Parameters, hints: Mapping[str, Any]
+) -> list[str]:
+    """Return the help lines on options beside the ``own``; arguments that do not fit must not keep the help away."""
+    switches = {name for name in own if hints.get(name) is bool}
     try:
         words, flags = _split(argv, switches)
         words = words[: len(required)]
@@ -195,6 +197,7 @@ def _extra_help(extra: ExtraOptions, required: Parameters, argv: Sequence[str], 
         options = None
     if options is None:
         return ["further options belong to the model: add its name before --help to see them"]
+    options = {name: p for name, p in options.items() if name not in own}
     if not options:
         return []
     return [
@@ -226,7 +229,8 @@ def _type_name(hint: Any) -> str:
     if get_origin(hint) is tuple:
         return "A,B,..."
     inner = [a for a in get_args(hint) if a is not type(None)]
-    return _type_name(inner[0]) if inner else {int: "N", float: "X", str: "TEXT"}.get(hint, "PATH")
+    names = {int: "N", float: "X", str: "TEXT", bool: "true|false"}
+    return _type_name(inner[0]) if inner else names.get(hint, "PATH")
 
 
 def _documented(command: Callable[..., Any]) -> dict[str, str]:

@@ -36,6 +36,10 @@ class Request:
         known = model_options(model)
         return {name: text for name, text in self.options.items() if name in known}
 
+    def opened(self, task: Task) -> Clips:
+        """Return the clips of one of the tasks."""
+        return open_task(task, self.root, self.data, incomplete=self.incomplete)
+
     def cells(self, *, test_only: bool = False) -> Iterator[tuple[Model, Clips]]:
         """Yield every (model, task); all tasks are opened before the first one is run.
 

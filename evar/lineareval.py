@@ -19,13 +19,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from evar import metrics, statistics
+from evar import statistics
 from evar.cli import main
 from evar.clips import Clips, Part, task_interval
 from evar.command import at_least_one, options_of_models, pick_device, request, run_cells
 from evar.errors import UserError
 from evar.extract import Embeddings, Precision, embed_clips
-from evar.outputs import write_predictions
+from evar.outputs import per_class, write_predictions
 from evar.paths import runs_dir
 from evar.probes import Fit, Fold, adam_probe, logistic_probe
 from evar.progress import bar
@@ -299,7 +299,7 @@ def _result(run: Run, fits: list[list[Fit]], parts: Sequence[Part], state: dict[
         "seeds": _seeds(run.settings),
         "flags": flags,
         "notes": notes,
-        **_per_class(run.clips, fits, tested, every),
+        **per_class(run.clips, fits, tested, every),
         "settings": run.settings_used | {"unit_seconds": task.unit_seconds, "model_options": dict(run.model.options)},
         "weights": weights_facts(run.model),
         "model_state": state,
@@ -338,26 +338,6 @@ def _test_scores(clips: Clips, fit: Fit, rows: NDArray[np.int64]) -> dict[str, f
     if clips.task.score is None:
         return {clips.task.metric: fit.score}
     return clips.task.score(clips.table.iloc[rows], fit.scores)
-
-
-def _per_class(
-    clips: Clips, fits: list[list[Fit]], tested: list[NDArray[np.int64]], every: list[list[dict[str, float]]]
-) -> dict[str, Any]:
-    targets = clips.targets[np.concatenate(tested)]
-    rows = [np.concatenate([fit.scores for fit in of_seed]) for of_seed in fits]
-    tables = [metrics.per_class(outputs, targets, clips.task.labels) for outputs in rows]
-    mean: dict[str, float | None] = {}
-    for label in clips.task.labels:
-        values = [value for table in tables if (value := table[label]) is not None]
-        mean[label] = float(np.mean(values)) if values else None
-    also: dict[str, float | None] = {}
-    if clips.task.multi_label:
-        also["auc"] = float(np.mean([metrics.roc_auc(outputs, targets) for outputs in rows]))
-    else:
-        also["recall_macro"] = float(np.mean([value for value in mean.values() if value is not None]))
-    for name in every[0][0].keys() - {clips.task.metric}:
-        also[name] = float(np.mean([[found[name] for found in of_seed] for of_seed in every]))
-    return {"per_class": mean, "also": also}
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -61,3 +61,31 @@ def _write_scores(path: Path, files: list[str], labels: Sequence[str], scores: N
     np.savez_compressed(part, files=np.array(files), labels=np.array(labels), scores=scores.astype(np.float32))
     os.replace(part, path)
     return path.name
+
+
+def per_class(
+    clips: Clips,
+    fits: Sequence[Sequence[HasScores]],
+    tested: Sequence[NDArray[np.int64]],
+    every: Sequence[Sequence[Mapping[str, float]]],
+) -> dict[str, Any]:
+    """Return the result's ``per_class`` (mean over seeds) and ``also`` of fits ``[seed][fold]``.
+
+    tested: each fold's test clips.
+    every: ``[seed][fold]`` every score by name; those beside the task's metric go to ``also``.
+    """
+    targets = clips.targets[np.concatenate(list(tested))]
+    rows = [np.concatenate([fit.scores for fit in of_seed]) for of_seed in fits]
+    tables = [metrics.per_class(outputs, targets, clips.task.labels) for outputs in rows]
+    mean: dict[str, float | None] = {}
+    for label in clips.task.labels:
+        values = [value for table in tables if (value := table[label]) is not None]
+        mean[label] = float(np.mean(values)) if values else None
+    also: dict[str, float | None] = {}
+    if clips.task.multi_label:
+        also["auc"] = float(np.mean([metrics.roc_auc(outputs, targets) for outputs in rows]))
+    else:
+        also["recall_macro"] = float(np.mean([value for value in mean.values() if value is not None]))
+    for name in every[0][0].keys() - {clips.task.metric}:
+        also[name] = float(np.mean([[found[name] for found in of_seed] for of_seed in every]))
+    return {"per_class": mean, "also": also}

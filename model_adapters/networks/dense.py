@@ -13,9 +13,9 @@ _ROWS_PER_IMAGE = range(64, 7, -1)
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return ``x @ weight.T + bias``, like ``torch.nn.functional.linear``; ``x [..., K]``, ``weight [N, K]``.
 
-    Without gradients, in float32 on a CPU with AVX-512, the product is written as a 1x1 convolution, which torch hands
-    to oneDNN, where ``linear`` goes to MKL. MKL does not use AVX-512 on AMD: measured on two EPYC threads 450 against
-    207 GFLOP/s (1528 x 768 x 3072). The results differ by rounding (7e-6 at outputs of about 1).
+    In float32 on a CPU with AVX-512, the product (and its gradients) are written as a 1x1 convolution, which torch
+    hands to oneDNN, where ``linear`` goes to MKL. MKL does not use AVX-512 on AMD: measured on two EPYC threads 450
+    against 207 GFLOP/s (1528 x 768 x 3072). The results differ by rounding (7e-6 at outputs of about 1).
     """
     if not _by_convolution(x, weight):
         return F.linear(x, weight, bias)
@@ -30,8 +30,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _by_convolution(x: Tensor, weight: Tensor) -> bool:
     return (
-        not torch.is_grad_enabled()
-        and x.device.type == "cpu"
+        x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() >= _FEW_ROWS * x.shape[-1]
         and not torch.is_autocast_enabled("cpu")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from evar import ranks
 from evar.errors import UserError
 from model_adapters.networks.m2d_files import Geometry
 from model_adapters.networks.vit import Block, ViT
@@ -52,21 +53,37 @@ def resize_positions(table: Tensor, rows: int, columns: int, *, cls: bool = True
 
 
 def kept_by_patchout(batch: int, grid: tuple[int, int], ratio: float, keeps: Literal["marked", "unmarked"]) -> Tensor:
-    """Return the patches ``[batch, K]`` that structured patchout leaves, drawn from torch's global generator.
+    """Return the patches ``[batch, K]`` that structured patchout leaves, ascending, drawn from torch's CPU generator.
 
-    Rows and columns of the grid are marked at random and as many patches are kept as are unmarked. ``marked`` is what
-    the published fine-tuning code does (the marked ones first: RUNNERS 2.4), ``unmarked`` what the paper describes.
+    batch: clips of this rank. As many numbers are drawn as all ranks have clips, so that each clip meets the same
+        draws however many processes share the batch; every rank has to call this.
+    grid: rows (frequency) and columns (time) of patches.
+    ratio: share that is marked, at least 0 and less than 1; else :class:`UserError`.
+    keeps: ``marked`` is what the published fine-tuning code does (the marked patches first, then the first of the
+        others: RUNNERS 2.4), ``unmarked`` what the paper describes.
+
+    Rows and columns are marked at random, for each clip its own but for all equally many, and as many patches are kept
+    as are unmarked.
     """
+    if not 0 <= ratio < 1:
+        raise UserError(f"--patchout must be at least 0 and less than 1, not {ratio}")
     rows, columns = grid
     n_rows = min(rows - 1, int(rows * (ratio + 1 / rows) * float(torch.rand(()))))
     n_columns = int(columns * max(ratio + 0.5 / columns - n_rows / rows, 0.0))
-    mark = torch.zeros(batch, rows, columns, dtype=torch.bool)
-    row_rank = torch.rand(batch, rows).argsort(1).argsort(1)
-    column_rank = torch.rand(batch, columns).argsort(1).argsort(1)
-    mark |= (row_rank < n_rows)[:, :, None] | (column_rank < n_columns)[:, None, :]
-    flat = mark.flatten(1)
-    count = int((~flat[0]).sum())
-    order = flat.int().argsort(dim=1, descending=keeps == "marked", stable=True)
+    everyone = int(ranks.sum_over_ranks(torch.tensor(batch)))
+    row_rank = ranks.mine(torch.rand(everyone, rows)).argsort(1).argsort(1)
+    column_rank = ranks.mine(torch.rand(everyone, columns)).argsort(1).argsort(1)
+    mark = ((row_rank < n_rows)[:, :, None] | (column_rank < n_columns)[:, None, :]).flatten(1)
+    return kept_of_marked(mark, (rows - n_rows) * (columns - n_columns), keeps)
+
+
+def kept_of_marked(mark: Tensor, count: int, keeps: Literal["marked", "unmarked"]) -> Tensor:
+    """Return the first ``count`` patches ``[B, count]`` with the mark (or without) of ``[B, N]``, ascending.
+
+    Where there are fewer of them the first of the others follow. Among equals the reference leaves the order to the
+    sort of torch's backend; here the lowest index comes first.
+    """
+    order = mark.int().argsort(dim=1, descending=keeps == "marked", stable=True)
     return order[:, :count].sort(dim=1).values
 
 
@@ -132,7 +149,7 @@ class M2DEncoder(nn.Module):
         for piece in [*full.unbind(1), *([rest] if rest.shape[3] else [])]:
             columns = piece.shape[3] // self.geometry.patch[1]
             keep = kept_by_patchout(len(piece), (self.geometry.grid[0], columns), ratio, keeps)
-            tokens += self.vit(piece, keep=keep.to(x.device))
+            tokens += self.vit(piece, keep=keep.to(x.device, non_blocking=True))
         return torch.cat(tokens, dim=1)
 
     def _cut(self, x: Tensor) -> tuple[Tensor, Tensor, int]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from evar.errors import UserError
 from model_adapters.networks.dense import linear
@@ -136,6 +137,8 @@ class ViT(nn.Module):
         if size.dim % heads:
             raise UserError(f"{heads} attention heads do not divide the {size.dim} dimensions: set --heads")
         self.size = size
+        self.recompute = False
+        """In training, keep only what enters each block and compute the rest again on the way back."""
         self.cls_token = nn.Parameter(torch.zeros(1, 1, size.dim)) if size.cls else None
         self.pos_embed = nn.Parameter(torch.zeros(1, size.positions, size.dim), requires_grad=False)
         self.patch_embed = PatchEmbed(size.patch, size.dim)
@@ -177,7 +180,8 @@ class ViT(nn.Module):
         wanted = [index % len(self.blocks) for index in layers]
         outputs: dict[int, Tensor] = {}
         for i, block in enumerate(self.blocks[: max(wanted) + 1]):
-            tokens = block(tokens)
+            again = self.recompute and torch.is_grad_enabled()
+            tokens = checkpoint(block, tokens, use_reentrant=False) if again else block(tokens)
             if i in wanted:
                 outputs[i] = self.norm(tokens) if i == len(self.blocks) - 1 else tokens
         skip = int(self.cls_token is not None)

@@ -56,7 +56,9 @@ class Spy:
 def options_of_models(positional):
     if "unknown" in positional["model"]:
         raise UserError("no model is called 'unknown'")
-    return {"depth": inspect.Parameter("depth", inspect.Parameter.KEYWORD_ONLY, default=12, annotation=int)}
+    kind = inspect.Parameter.KEYWORD_ONLY
+    own = inspect.Parameter("lr", kind, default=1.0, annotation=float)  # the command has one of that name too
+    return {"depth": inspect.Parameter("depth", kind, default=12, annotation=int), "lr": own}
 
 
 def call(capsys, *argv, spy=None, extra=options_of_models):
@@ -235,6 +237,9 @@ def test_help_is_printed_and_the_command_is_not_called(capsys, argv):
 
 def test_help_shows_the_options_of_a_named_model_or_says_how_to_see_them(capsys):
     assert "options of m2d:\n  --depth=N" in call(capsys, "m2d", "--help")[1]
+    assert "--lr" not in call(capsys, "m2d", "--help")[1].partition("options of m2d")[2], (
+        "the command's own is above"
+    )
     assert "options of m2d:\n  --depth=N" in call(capsys, "--incomplete", "m2d", "--help")[1]
     assert "options of m2d:\n  --depth=N" in call(capsys, "--task=esc50", "--model=m2d", "--help")[1]
     assert "add its name before --help" in call(capsys, "--task=esc50", "--help")[1]

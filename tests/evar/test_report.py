@@ -63,6 +63,17 @@ def test_a_row_names_whatever_is_not_the_default(result: Result) -> None:
     assert row_of(result | {"flags": ["untrained"]}).name == "counting (untrained)"
 
 
+def test_fine_tunings_of_other_settings_are_other_rows(result: Result) -> None:
+    def name(**changed: float) -> str:
+        settings = result["settings"] | {"changed": changed}
+        return row_of(result | {"protocol": "finetune", "flags": ["from_random"], "settings": settings}).name
+
+    assert name() == "counting (from random)"
+    assert name(lr=0.1, epochs=3) == "counting (from random, lr=0.1, epochs=3)"
+    many = name(lr=0.1, epochs=3, mixup=0.0, patchout=0.0)
+    assert many == f"counting (from random, 4 own settings, run {result['run_id'][:6]})"
+
+
 @pytest.mark.parametrize("form", ["text", "markdown", "csv", "latex"])
 def test_every_format_is_written(form, result: Result, tmp_path: Path) -> None:
     report(results=tmp_path / "runs", format=form, out=tmp_path / "table")
