@@ -237,9 +237,7 @@ def test_help_is_printed_and_the_command_is_not_called(capsys, argv):
 
 def test_help_shows_the_options_of_a_named_model_or_says_how_to_see_them(capsys):
     assert "options of m2d:\n  --depth=N" in call(capsys, "m2d", "--help")[1]
-    assert "--lr" not in call(capsys, "m2d", "--help")[1].partition("options of m2d")[2], (
-        "the command's own is above"
-    )
+    assert "--lr" not in call(capsys, "m2d", "--help")[1].partition("options of m2d")[2], "the command's own is above"
     assert "options of m2d:\n  --depth=N" in call(capsys, "--incomplete", "m2d", "--help")[1]
     assert "options of m2d:\n  --depth=N" in call(capsys, "--task=esc50", "--model=m2d", "--help")[1]
     assert "add its name before --help" in call(capsys, "--task=esc50", "--help")[1]
