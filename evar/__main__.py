@@ -19,6 +19,11 @@ COMMANDS = (
     "tasks",
     "models",
     "new_task",
+    "pretrain.corpus",
+    "pretrain.captions",
+    "pretrain.features",
+    "pretrain",
+    "pretrain.export",
 )
 
 
@@ -26,10 +31,15 @@ def commands() -> str:
     """Return the list of commands, a line each."""
     lines = ["usage: python -m evar.COMMAND ...   (--help after any of them)", ""]
     for name in COMMANDS:
-        source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")  # not imported: that takes seconds
+        source = _file(name).read_text(encoding="utf-8")  # not imported: that takes seconds
         summary = (ast.get_docstring(ast.parse(source)) or "").splitlines()[0]
-        lines.append(f"  evar.{name:<12} {summary}")
+        lines.append(f"  evar.{name:<18} {summary}")
     return "\n".join(lines)
+
+
+def _file(name: str) -> Path:
+    place = Path(__file__).parent.joinpath(*name.split("."))
+    return place / "__main__.py" if place.is_dir() else place.with_suffix(".py")
 
 
 if __name__ == "__main__":

@@ -25,26 +25,38 @@ Parameters = Mapping[str, inspect.Parameter]
 ExtraOptions = Callable[[Mapping[str, str]], dict[str, inspect.Parameter]]
 
 
-def main(command: Callable[..., Any], *, extra: ExtraOptions | None = None, argv: Sequence[str] | None = None) -> None:
+def main(
+    command: Callable[..., Any],
+    *,
+    extra: ExtraOptions | None = None,
+    extra_help: Mapping[str, str] | None = None,
+    argv: Sequence[str] | None = None,
+) -> None:
     """Run ``command`` with the arguments of the command line and leave the process with its exit code.
 
     Args:
         command: a function whose positional parameters are the command's arguments and whose keyword-only parameters
             are its options; a ``**options`` parameter takes the options that ``extra`` allows.
         extra: given the positional arguments, returns further options (those of the chosen model).
+        extra_help: a line on each of them.
         argv: arguments; default those of the process.
 
     Exit codes: 0 done, 2 the user's mistake (one line on stderr), 130 interrupted (the same command resumes).
     """
-    sys.exit(run(command, list(sys.argv[1:] if argv is None else argv), extra))
+    sys.exit(run(command, list(sys.argv[1:] if argv is None else argv), extra, extra_help))
 
 
-def run(command: Callable[..., Any], argv: list[str], extra: ExtraOptions | None = None) -> int:
+def run(
+    command: Callable[..., Any],
+    argv: list[str],
+    extra: ExtraOptions | None = None,
+    extra_help: Mapping[str, str] | None = None,
+) -> int:
     """Do what :func:`main` says and return the exit code."""
     name = "evar." + command.__module__.rpartition(".")[2] if command.__module__ != "__main__" else _main_name()
     try:
         if any(token in ("--help", "-h") for token in argv):
-            print(help_text(command, name, argv, extra))
+            print(help_text(command, name, argv, extra, extra_help))
         else:
             positional, options = check(command, argv, extra)
             _fire(command, name, positional, options)
@@ -63,7 +75,7 @@ def run(command: Callable[..., Any], argv: list[str], extra: ExtraOptions | None
 
 def _main_name() -> str:
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    return spec.name if spec is not None else "evar"
+    return spec.name.removesuffix(".__main__") if spec is not None else "evar"
 
 
 def check(
@@ -164,7 +176,13 @@ def _fire(command: Callable[..., Any], name: str, positional: Mapping[str, str],
     fire.Fire(decorators.SetParseFn(str)(typed), command=tokens, name=name, serialize=lambda _: None)
 
 
-def help_text(command: Callable[..., Any], name: str, argv: Sequence[str], extra: ExtraOptions | None = None) -> str:
+def help_text(
+    command: Callable[..., Any],
+    name: str,
+    argv: Sequence[str],
+    extra: ExtraOptions | None = None,
+    extra_help: Mapping[str, str] | None = None,
+) -> str:
     """Return the help page: usage, what the command does, every argument and option with its type and default."""
     required, own, open_ended = _shape(command)
     hints, documented = hints_of(command), _documented(command)
@@ -178,7 +196,9 @@ def help_text(command: Callable[..., Any], name: str, argv: Sequence[str], extra
                 _help_line(n, p, hints.get(n, str), documented.get(n, ""), n in required) for n, p in group.items()
             ]
             lines.append("")
-    if open_ended and extra is not None:
+    if open_ended and extra is not None and not required:
+        lines += _extra_lines("settings", extra({}), extra_help or {})
+    elif open_ended and extra is not None:
         lines += _extra_help(extra, required, [t for t in argv if t not in ("--help", "-h")], own, hints)
     return "\n".join(lines).rstrip()
 
@@ -200,20 +220,24 @@ def _extra_help(
     options = {name: p for name, p in options.items() if name not in own}
     if not options:
         return []
-    return [
-        f"options of {next(iter(positional.values()))}:",
-        *(_help_line(n, p, p.annotation, "", False) for n, p in options.items()),
-    ]
+    return _extra_lines(f"options of {next(iter(positional.values()))}", options, {})
+
+
+def _extra_lines(title: str, options: Parameters, texts: Mapping[str, str]) -> list[str]:
+    lines = [_help_line(name, p, p.annotation, texts.get(name, ""), False) for name, p in options.items()]
+    return [f"{title}:", *lines]
 
 
 def _help_line(name: str, parameter: inspect.Parameter, hint: Any, text: str, positional: bool) -> str:
     default = (
-        "" if parameter.default in (inspect.Parameter.empty, None, "") else f" (default {_show(parameter.default)})"
+        "" if parameter.default in (inspect.Parameter.empty, None, "", ()) else f" (default {_show(parameter.default)})"
     )
     left = name.upper() if positional else f"--{name}={_type_name(hint)}"
     if hint is bool:
         left = f"--{name}"
         default = "" if not parameter.default else " (default on; --no" + name + ")"
+    if hint is bool and parameter.default is None:
+        left, default = f"--{name}=true|false", ""
     return f"  {left:<28} {text}{default}"
 
 

@@ -20,7 +20,7 @@ def plot_results(results: list[Result], path: Path) -> None:
         from matplotlib import pyplot as plt
     except ImportError:
         raise UserError("--plot needs matplotlib: pip install 'evar-harness[plots]'") from None
-    from evar.report import PROTOCOLS, row_of
+    from evar.report import PROTOCOLS, row_names
     from tasks.base import all_tasks
 
     known = all_tasks()
@@ -28,7 +28,9 @@ def plot_results(results: list[Result], path: Path) -> None:
     height = 3.2 * len(protocols) + 0.4
     figure, axes = plt.subplots(len(protocols), 1, figsize=(9, height), squeeze=False, layout="constrained")
     for axis, protocol in zip(axes[:, 0], protocols, strict=True):
-        chosen = {(row_of(r).name, r["task"]): r for r in results if r["protocol"] == protocol}
+        of_protocol = [r for r in results if r["protocol"] == protocol]
+        named = zip(row_names(of_protocol), of_protocol, strict=True)
+        chosen = {(name, r["task"]): r for name, r in named}
         rows = list(dict.fromkeys(name for name, _ in chosen))
         tasks = list(dict.fromkeys(task for _, task in chosen))
         width = 0.8 / len(rows)
@@ -55,6 +57,40 @@ def plot_results(results: list[Result], path: Path) -> None:
         raise UserError(f"--plot={path}: {error}") from None
     finally:
         plt.close(figure)
+
+
+def plot_pretraining(steps: Path, figures: Path, side: Path, path: Path) -> bool:
+    """Draw a pre-training run from its tables: parts of the loss, learning rate, scores on the side (if there are any).
+
+    Returns whether it was drawn: where matplotlib is not installed the tables have to do.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        return False
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    taken, parts = pd.read_csv(steps), pd.read_csv(figures)
+    scores = pd.read_csv(side) if side.is_file() else None
+    figure, axes = pyplot.subplots(1, 2 if scores is None else 3, figsize=(12, 3.2), layout="constrained")
+    for column in (name for name in parts if name not in ("step", "target_variance", "temperature")):
+        axes[0].plot(parts["step"], parts[column], linewidth=1, label=column)
+    axes[1].plot(taken["step"], taken["lr"], linewidth=1)
+    axes[0].set(title="loss and its parts", xlabel="step")
+    axes[1].set(title="learning rate", xlabel="step")
+    if scores is not None:
+        for (task, protocol), line in scores.groupby(["task", "protocol"]):
+            half = 100 * line["ci95"].fillna(0)
+            axes[2].errorbar(line["epoch"], 100 * line["score"], half, capsize=2, label=f"{task}, {protocol}")
+        axes[2].set(title="on the side (%)", xlabel="epoch")
+        axes[2].legend(fontsize="small")
+    axes[0].legend(fontsize="small")
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+    return True
 
 
 def plot_curves(logs: Sequence[Path], path: Path) -> dict[str, str]:

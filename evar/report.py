@@ -17,7 +17,7 @@ from evar.paper import rows_for
 from evar.paths import runs_dir
 from evar.progress import say
 from evar.results import Result, read_results
-from evar.store import write_atomically
+from evar.store import fingerprint_of, write_atomically
 from evar.tables import Cell, Table, render
 from model_adapters.registry import model_info
 from tasks.base import Task, all_tasks
@@ -112,9 +112,11 @@ def row_of(result: Result) -> Row:
 
 
 def _own_settings(result: Result) -> list[str]:
-    """Return in words how a fine-tuning differs from its task's usual settings; many settings as the run's id."""
-    changed = [f"{name}={value}" for name, value in result["settings"].get("changed", {}).items()]
-    return changed if len(changed) <= FEW else [f"{len(changed)} own settings, run {result['run_id'][:6]}"]
+    """Return in words how a fine-tuning differs from its task's usual settings; many settings by their checksum."""
+    changed = result["settings"].get("changed", {})
+    if len(changed) > FEW:
+        return [f"{len(changed)} own settings {fingerprint_of(changed)[:6]}"]
+    return [f"{name}={value}" for name, value in changed.items()]
 
 
 def tables_of(results: list[Result], *, paper: Literal["all", "near", "none"] = "near") -> list[Table]:
@@ -165,12 +167,29 @@ Rows = dict[str, Line]
 
 def _own_rows(results: list[Result]) -> Rows:
     rows: Rows = {}
-    for result in results:  # sorted by time: where two results share a cell, the later one stands
-        row = row_of(result)
-        line, half = rows.setdefault(row.name, Line()), result["ci95"]
+    for result, name in zip(results, row_names(results), strict=True):
+        row = row_of(result)  # sorted by time: where two results share a cell, the later one stands
+        line, half = rows.setdefault(name, Line()), result["ci95"]
         line.cells[result["task"]] = Cell(100 * result["mean"], None if half is None else 100 * half)
         line.notes[result["task"]] = row.notes
     return rows
+
+
+def row_names(results: list[Result]) -> list[str]:
+    """Return the name of each result's row; those of several weights files of one model have the file's in it."""
+    names = [row_of(result).name for result in results]
+    files: dict[str, set[str]] = {}
+    for name, result in zip(names, results, strict=True):
+        files.setdefault(name, set()).add(str(result["weights"]["sha256"]))
+    return [
+        f"{name} {_weights_name(result)}" if len(files[name]) > 1 else name
+        for name, result in zip(names, results, strict=True)
+    ]
+
+
+def _weights_name(result: Result) -> str:
+    """Return a result's weights in a few characters: the file's name, and the start of its checksum."""
+    return f"[{Path(str(result['weights']['given'] or '')).name} {str(result['weights']['sha256'])[:6]}]"
 
 
 def _paper_rows(protocol: str, tasks: list[Task], results: list[Result], *, near: bool) -> Rows:

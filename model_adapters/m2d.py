@@ -16,6 +16,7 @@ from model_adapters.networks.m2d_files import (
     DEFAULT_NORM_STATS,
     Geometry,
     Parts,
+    facts_beside,
     parse_norm_stats,
     parse_pair,
     resolve_geometry,
@@ -77,9 +78,11 @@ class M2D(Adapter):
         if patchout_keeps not in ("marked", "unmarked"):
             raise UserError(f"--patchout_keeps must be marked or unmarked, not '{patchout_keeps}'")
         self.patchout_keeps: Literal["marked", "unmarked"] = patchout_keeps
+        self.made_by: dict[str, Any] = {}
         seed = parse_random(weights)
         if seed is None:
             path = find_checkpoint(weights)
+            self.made_by = facts_beside(path)
             state, self.weights_sha256 = read_checkpoint(path)
             parts = sort_out(state)
             size = size_of(parts.encoder, heads)

@@ -96,6 +96,7 @@ class M2DClap(M2D):
         load_exactly(self.text_proj, parts.text_proj, what="of the text projector")
         # Not a submodule yet: linear evaluation needs no text encoder. A list hides the module from torch.
         self._text: list[TextEncoder] = []
+        self._text_reading = parts.text_reading
         self._text_state = {key: value for key, value in parts.text_encoder.items() if not key.endswith("position_ids")}
 
     def embed_audio(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
@@ -124,9 +125,15 @@ class M2DClap(M2D):
         from model_adapters.networks.text import BERT_TOKENIZER, bert_from_state, load_text_encoder
 
         if self._text_state:
-            return bert_from_state(self._text_state, self._text_spec or BERT_TOKENIZER)
+            return bert_from_state(
+                self._text_state,
+                self._text_spec or self.made_by.get("text_encoder") or BERT_TOKENIZER,
+                self._text_reading,
+            )
         if self._text_spec:
             return load_text_encoder(self._text_spec, self._text_pooling)
+        if self.made_by.get("text_encoder"):
+            return load_text_encoder(self.made_by["text_encoder"], self.made_by.get("pooling", "auto"))
         letter = self.geometry.text_encoder
         if letter not in _OF_LETTER:
             raise UserError(

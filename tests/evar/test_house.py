@@ -11,8 +11,8 @@ import pytest
 
 HOME = Path(__file__).resolve().parents[2]
 PROTOCOLS = {"evar.lineareval", "evar.zeroshot", "evar.finetune", "evar.retrieval"}
-ORCHESTRATORS = {"evar.pocket", "evar.grid"}
-"""What runs several protocols in a row; nothing imports these."""
+ORCHESTRATORS = {"evar.pocket", "evar.grid", "evar.pretrain.__main__", "evar.pretrain.side_eval"}
+"""What runs several protocols in a row; nothing else imports these."""
 
 
 def modules():

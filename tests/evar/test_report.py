@@ -63,6 +63,16 @@ def test_a_row_names_whatever_is_not_the_default(result: Result) -> None:
     assert row_of(result | {"flags": ["untrained"]}).name == "counting (untrained)"
 
 
+def test_two_checkpoints_of_one_model_are_two_rows(result: Result) -> None:
+    def trained(name: str, sha256: str) -> Result:
+        return result | {"weights": result["weights"] | {"given": f"runs/{name}", "sha256": sha256}}
+
+    (table,) = tables_of([trained("first.pth", "1" * 64), trained("second.pth", "2" * 64)], paper="none")
+    assert [row[0] for row in table.rows] == ["counting [first.pth 111111]", "counting [second.pth 222222]"]
+    (table,) = tables_of([trained("first.pth", "1" * 64), trained("copy.pth", "1" * 64)], paper="none")
+    assert [row[0] for row in table.rows] == ["counting"], "the same weights under two names are one"
+
+
 def test_fine_tunings_of_other_settings_are_other_rows(result: Result) -> None:
     def name(**changed: float) -> str:
         settings = result["settings"] | {"changed": changed}
@@ -70,8 +80,8 @@ def test_fine_tunings_of_other_settings_are_other_rows(result: Result) -> None:
 
     assert name() == "counting (from random)"
     assert name(lr=0.1, epochs=3) == "counting (from random, lr=0.1, epochs=3)"
-    many = name(lr=0.1, epochs=3, mixup=0.0, patchout=0.0)
-    assert many == f"counting (from random, 4 own settings, run {result['run_id'][:6]})"
+    many, others = name(lr=0.1, epochs=3, mixup=0.0, patchout=0.0), name(lr=0.2, epochs=3, mixup=0.0, patchout=0.0)
+    assert many.startswith("counting (from random, 4 own settings ") and many != others
 
 
 @pytest.mark.parametrize("form", ["text", "markdown", "csv", "latex"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-HOME = Path(__file__).resolve().parents[2]
+HOME = Path(__file__).resolve().parents[1]
 
 
 def launch(file, folder, world=2):
