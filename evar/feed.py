@@ -7,9 +7,7 @@ is a function of its content, the seed and the epoch, so that order, threads, pr
 from __future__ import annotations
 
 import shutil
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -19,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evar.audio.loading import workers_for
+from evar.ahead import made_ahead
 from evar.audio.log_mel import MelSpec
 from evar.audio.pack import Pack, PackSpec, PackType, pack_clips, pack_folder
 from evar.audio.pack_read import as_inputs, cut_batch, read_description
@@ -84,51 +82,29 @@ class Feed:
         ``window``: of a clip longer than the unit, ``random`` takes a window drawn anew for every ``epoch`` (training;
         and validation, as in the reference, RUNNERS 2.2 and ODDITIES 3), ``front`` the first one (test).
         """
-        count = workers_for(self.workers)
-        stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
-        with ThreadPoolExecutor(count, thread_name_prefix="feed") as pool:
-            waiting: deque[Future[tuple[FedBatch, torch.cuda.Event | None]]] = deque()
-            try:
-                for numbers in batches:
-                    waiting.append(pool.submit(self._make, np.asarray(numbers, np.int64), epoch, window, stream))
-                    if len(waiting) > count:
-                        yield self._hand_over(waiting.popleft())
-                while waiting:
-                    yield self._hand_over(waiting.popleft())
-            finally:
-                for future in waiting:
-                    future.cancel()
+        rows = (np.asarray(numbers, np.int64) for numbers in batches)
+        return made_ahead(lambda one: self._make(one, epoch, window), rows, self.device, _tensors, self.workers)
 
     def read(self, numbers: Sequence[int] | NDArray[np.int64], epoch: int, window: Window = "random") -> FedBatch:
         """Return one batch, made here and now (see :meth:`epoch`)."""
         (batch,) = replace(self, workers=1).epoch([numbers], epoch, window)
         return batch
 
-    def _make(
-        self, rows: NDArray[np.int64], epoch: int, window: Window, stream: torch.cuda.Stream | None
-    ) -> tuple[FedBatch, torch.cuda.Event | None]:
+    def _make(self, rows: NDArray[np.int64], epoch: int, window: Window) -> FedBatch:
         clips = self.source.stored(self.places[rows])
         positions = epoch_positions([self.digests[n] for n in rows], self.seed, epoch) if window == "random" else None
-        raw = cut_batch(
-            self.source.spec, clips, self.unit, positions, self.padding, fill=self.fill, pin=stream is not None
-        )
+        pin = self.device.type == "cuda"
+        raw = cut_batch(self.source.spec, clips, self.unit, positions, self.padding, fill=self.fill, pin=pin)
         whole = self.padding == "repeat"
         lengths = torch.tensor([self.unit if whole else min(len(clip), self.unit) for clip in clips], dtype=torch.int64)
-        if stream is None:
-            return FedBatch(rows, as_inputs(self.source.spec, raw), lengths), None
-        with torch.cuda.stream(stream):  # the stored type crosses the bus (half the bytes) and becomes float there
-            inputs = as_inputs(self.source.spec, raw.to(self.device, non_blocking=True))
-            batch = FedBatch(rows, inputs, lengths.pin_memory().to(self.device, non_blocking=True))
-            return batch, stream.record_event()
+        if pin:  # the stored type crosses the bus (half the bytes) and becomes float there
+            raw = raw.to(self.device, non_blocking=True)
+            lengths = lengths.pin_memory().to(self.device, non_blocking=True)
+        return FedBatch(rows, as_inputs(self.source.spec, raw), lengths)
 
-    def _hand_over(self, future: Future[tuple[FedBatch, torch.cuda.Event | None]]) -> FedBatch:
-        batch, ready = future.result()
-        if ready is not None:
-            consumer = torch.cuda.current_stream(self.device)
-            consumer.wait_event(ready)
-            for tensor in (batch.inputs, batch.lengths):
-                tensor.record_stream(consumer)  # its memory is not given to the side stream while it is read here
-        return batch
+
+def _tensors(batch: FedBatch) -> Iterable[Tensor]:
+    return batch.inputs, batch.lengths
 
 
 def pack_task(

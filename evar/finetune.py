@@ -28,8 +28,8 @@ from evar.clips import Clips
 from evar.command import Request, at_least_one, options_of_models, pick_device, request
 from evar.errors import UserError
 from evar.extract import Precision
-from evar.finetune_fit import FoldFit, Job, Machine, fit_fold, tested_again
-from evar.finetune_model import patch_embeddings, set_recompute, suited
+from evar.finetune_fit import FoldFit, Job, fit_fold, tested_again
+from evar.finetune_model import patch_embeddings, suited
 from evar.finetune_settings import (
     FinetuneSettings,
     OptimiserName,
@@ -49,6 +49,7 @@ from evar.progress import say
 from evar.report import print_results
 from evar.results import Result, now, read_result, result_path, run_id, run_once, versions, write_result
 from evar.subject import data_facts, flags_of, subject_facts, weights_facts
+from evar.training import Machine, set_recompute
 from model_adapters.registry import Model, load_model, model_options
 
 FIRST_SEED = 43

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,8 @@ from evar import metrics, ranks
 from evar.checkpoints import BEST, LAST, Checkpoint, load_checkpoint, load_last, same_settings, save_last_and_best
 from evar.clips import Clips, Part, TaskTrainingClips
 from evar.errors import UserError
-from evar.extract import Precision
 from evar.feed import FedBatch, Feed, open_feed
-from evar.finetune_model import FineTuned, Inputs, augmented, features, losses, set_recompute
+from evar.finetune_model import FineTuned, Inputs, augmented, features, losses
 from evar.finetune_settings import FinetuneSettings, Preset
 from evar.finetuned_files import load_into, save_model
 from evar.optimisers import make_optimiser
@@ -29,7 +28,7 @@ from evar.progress import bar
 from evar.sampling import Batch, balanced_order, batches, batches_per_epoch, epoch_order, weighted_order
 from evar.schedules import finetune_lr
 from evar.store import write_atomically
-from evar.training import CsvLog, Trainer, micro_slices, step_line, step_log
+from evar.training import CsvLog, Machine, Trainer, micro_slices, set_recompute, step_line, step_log
 from model_adapters.base import Adapter, Prepares
 from model_adapters.registry import load_model
 
@@ -37,20 +36,6 @@ EPOCH_COLUMNS = ("epoch", "loss", "lr", "score", "best", "seconds")
 EPOCHS, STEPS, MODEL = "epochs.csv", "steps.csv", "model"
 DONE = "done.json"
 OUTPUTS = "outputs.npy"
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What changes speed and memory only, but for the precision, and the parts that a batch is cut into."""
-
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    precision: Precision = "fp32"
-    workers: int | None = None
-    accumulate: int = 1
-    """Parts of a batch; each is standardised by the head's batch norm with its own statistics."""
-    checkpoint_every: int = 0
-    compile: bool = False
-    recompute: bool = False
 
 
 @dataclass(frozen=True)

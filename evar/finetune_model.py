@@ -41,14 +41,6 @@ def patch_embeddings(adapter: Adapter) -> list[nn.Module]:
     return [module for name, module in adapter.named_modules() if name.split(".")[-1] == "patch_embed"]
 
 
-def set_recompute(adapter: Adapter, recompute: bool) -> bool:
-    """Have encoders compute activations again instead of keeping them, or not; return whether there is one that can."""
-    able: list[Any] = [module for module in adapter.modules() if hasattr(module, "recompute")]
-    for module in able:
-        module.recompute = recompute
-    return bool(able)
-
-
 def suited(settings: FinetuneSettings, adapter: Adapter, options: Container[str]) -> tuple[FinetuneSettings, list[str]]:
     """Return the settings without what this adapter cannot do, and a phrase for each thing left out.
 

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import torch
 
+from evar import training
 from evar.audio.pack import PackSpec
 from evar.cli import main
 from evar.clips import Clips, open_task
 from evar.command import at_least_one, pick_device
 from evar.finetune import evaluate_finetune
 from evar.finetune_fit import Job
-from evar.finetune_fit import Machine as FinetuneMachine
 from evar.finetune_settings import FinetuneSettings
 from evar.lineareval import Machine, ProbeSettings, evaluate_linear
 from evar.plots import plot_results
@@ -97,7 +97,7 @@ def _pretrained(opened: list[Clips], folder: Path, root: Path | None, epochs: in
     settings = settings_for("pocket", {"epochs": epochs, "warmup_epochs": min(5.0, epochs / 4)})
     plan = pretraining.Plan(
         "pocket", settings, corpus.folder, folder / f"epochs{epochs}", folder / "captions",
-        machine=pretraining.Machine(device),
+        machine=training.Machine(device),
     )  # fmt: skip
     return pretraining.pretrain(plan)
 
@@ -147,7 +147,7 @@ def _evaluated(opened: list[Clips], checkpoint: Path, folder: Path, seeds: int, 
 
 
 def _job(entry: Entry, clips: Clips, folder: Path, epochs: int) -> Job:
-    machine = FinetuneMachine(torch.device(pick_device("auto")))
+    machine = training.Machine(torch.device(pick_device("auto")))
     return Job(
         entry.spec, entry.weights, entry.options, clips, replace(FINE_TUNING, epochs=epochs), "default", machine, folder
     )

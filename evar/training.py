@@ -14,7 +14,7 @@ import csv
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,9 +24,40 @@ from torch import Tensor, nn
 
 from evar import ranks
 from evar.errors import UserError
+from evar.extract import Precision
 from evar.optimisers import set_lr
 
 PRECISIONS = ("fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What changes speed and memory of a training only, but for the precision, and the parts that a batch is cut into.
+
+    Each part is standardised by batch norms, and contrasted, by itself.
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    precision: Precision = "fp32"
+    workers: int | None = None
+    """Reading threads; None: one per core, at most eight."""
+    accumulate: int = 1
+    """Parts of a batch that pass one after the other."""
+    checkpoint_every: int = 0
+    """Optimiser steps between checkpoints to go on from; 0: after every epoch only."""
+    compile: bool = False
+    recompute: bool = False
+    """Compute activations inside blocks again instead of keeping them."""
+
+
+def set_recompute(module: nn.Module, recompute: bool) -> bool:
+    """Have encoders compute activations again instead of keeping them, or not; return whether there is one that can."""
+    able: list[Any] = [part for part in module.modules() if hasattr(part, "recompute")]
+    for part in able:
+        part.recompute = recompute
+    return bool(able)
+
+
 Micro = TypeVar("Micro")
 
 

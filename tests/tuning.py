@@ -11,8 +11,9 @@ import numpy as np
 from helpers import tiny_task, write_audio, write_table
 
 from evar.clips import Clips, open_task
-from evar.finetune_fit import Job, Machine
+from evar.finetune_fit import Job
 from evar.finetune_settings import FinetuneSettings
+from evar.training import Machine
 
 RATE = 16000
 HERTZ = {"high": 3000.0, "low": 300.0, "middle": 1000.0}

@@ -41,6 +41,7 @@ def pack_clips(
     workers: int | None = None,
     shard_bytes: int = SHARD_BYTES,
     skip_broken: bool = False,
+    remedy: str = "replace them, or leave them out with --incomplete",
 ) -> Pack:
     """Write what is missing of a pack and return it.
 
@@ -53,6 +54,7 @@ def pack_clips(
         spec: what is stored.
         workers: decoding threads; None: one per core, at most eight. Memory holds two files per thread.
         shard_bytes: the size at which a new shard is begun.
+        remedy: what to do about files that cannot be decoded, for the error's text.
         skip_broken: finish without the files that cannot be decoded (``Pack.left_out`` has their keys).
 
     Raises:
@@ -72,7 +74,7 @@ def pack_clips(
             pack = _finished(folder, fingerprint)  # another process may have done it while this one waited
             if pack is None:
                 with PackWriter(folder, spec, fingerprint, shard_bytes) as writer:
-                    _write(writer, todo, workers, skip_broken=skip_broken)
+                    _write(writer, todo, workers, None if skip_broken else remedy)
                 pack = open_pack(folder)
                 _say_clipped(pack)
     except OSError as error:
@@ -117,7 +119,7 @@ def _finished(folder: Path, fingerprint: str) -> Pack | None:
     return open_pack(folder)
 
 
-def _write(writer: PackWriter, todo: dict[bytes, ClipItem], workers: int | None, *, skip_broken: bool) -> None:
+def _write(writer: PackWriter, todo: dict[bytes, ClipItem], workers: int | None, remedy: str | None) -> None:
     there = {bytes(key) for key in writer.records["key"].tolist()}
     files: dict[Path, list[bytes]] = {}
     for key, item in todo.items():
@@ -134,8 +136,9 @@ def _write(writer: PackWriter, todo: dict[bytes, ClipItem], workers: int | None,
                     writer.append(key, clip, lost)
             progress.update(len(keys))
     nothing = not there and len(broken) == len(files)
-    if broken and (nothing or not skip_broken):
-        raise broken_files(broken, len({item.path for item in todo.values()}))  # the writer keeps the others
+    if broken and (nothing or remedy is not None):
+        total = len({item.path for item in todo.values()})
+        raise broken_files(broken, total, remedy or "replace them: no other is left")  # the writer keeps the others
     if broken:
         say(f"{len(broken)} files cannot be decoded and are left out, the first: {min(broken)}")
     writer.finish([key for path in broken for key in files[path]])

@@ -15,9 +15,10 @@ from evar.errors import UserError
 from evar.extract import Precision
 from evar.pretrain.options import HELP, given_settings, setting_options
 from evar.pretrain.presets import settings_for
-from evar.pretrain.run import Machine, Plan, pretrain
+from evar.pretrain.run import Plan, pretrain
 from evar.pretrain.side_eval import SideEvaluation
 from evar.progress import say
+from evar.training import Machine
 from model_adapters.networks.m2d_files import parse_norm_stats
 
 
@@ -83,10 +84,10 @@ def pretrain_command(
     where = ranks.start(pick_device(device))
     if side is not None and ranks.is_main():
         side.check()
-    machine = Machine(where, precision, workers, accumulate, recompute, compile)
+    machine = Machine(where, precision, workers, accumulate, checkpoint_every, compile, recompute)
     plan = Plan(
         preset, chosen, corpus, out or Path("pretrained") / preset, captions, noise, lms, init,
-        parse_norm_stats(norm_stats) if norm_stats else None, machine, checkpoint_every, save_every, eval_every,
+        parse_norm_stats(norm_stats) if norm_stats else None, machine, save_every, eval_every,
         None if side is None else side.run, features,
     )  # fmt: skip
     if chosen.our_constants and ranks.is_main():

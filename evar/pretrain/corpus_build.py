@@ -11,7 +11,6 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from evar.audio.decode import BadAudio, decode
 from evar.audio.identity import Identity, identify
 from evar.audio.loading import broken_files
 from evar.audio.pack import Pack, PackSpec, pack_clips
@@ -151,13 +150,10 @@ def _packed(known: Sequence[Known], folder: Path, recipe: Recipe) -> Pack:
         # Other clips with the same settings: without its description the pack counts as unfinished, and its writer
         # keeps every clip whose samples are there.
         (folder / DESCRIPTION).unlink()
-    # A broken file must not keep the rest from being packed; what is to be done about it is said below.
-    pack = pack_clips([e.item for e, _ in known], keys, folder, recipe.spec, workers=recipe.workers, skip_broken=True)
-    if pack.left_out and not recipe.skip_broken:
-        gone = {bytes.fromhex(key) for key in pack.left_out}
-        paths = {entry.item.path for entry, identity in known if identity.digest in gone}
-        raise broken_files({path: _reason(path, recipe.spec.sample_rate) for path in paths}, len(known), _REMEDY)
-    return pack
+    items = [entry.item for entry, _ in known]
+    return pack_clips(
+        items, keys, folder, recipe.spec, workers=recipe.workers, skip_broken=recipe.skip_broken, remedy=_REMEDY
+    )
 
 
 def _as_json(facts: dict[str, Any]) -> dict[str, Any]:
@@ -168,14 +164,6 @@ def _as_json(facts: dict[str, Any]) -> dict[str, Any]:
 def _settings(facts: Mapping[str, Any]) -> str:
     length = f"up to {facts['seconds']:g} s" if facts["seconds"] else "whole clips"
     return f"{facts['kind']}, {facts['dtype']}, {facts['sample_rate']} Hz, {length}"
-
-
-def _reason(path: Path, sample_rate: int) -> str:
-    try:
-        decode(path, sample_rate)
-    except BadAudio as error:
-        return str(error)
-    return "could not be decoded"
 
 
 def _write(folder: Path, found: Sequence[Found], clips: Sequence[Known], broken: list[str], recipe: Recipe) -> None:

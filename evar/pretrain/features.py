@@ -18,13 +18,13 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import Tensor
 
+from evar.ahead import made_ahead
 from evar.audio.pack import Pack
 from evar.audio.pack_format import from_stored
 from evar.cli import main
 from evar.command import at_least_one, options_of_models, pick_device
 from evar.errors import UserError
 from evar.extract import Precision
-from evar.pretrain.ahead import made_ahead
 from evar.pretrain.corpus_files import Corpus, open_corpus
 from evar.pretrain.feature_store import (
     FRAMES,

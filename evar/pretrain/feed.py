@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evar import sampling
+from evar.ahead import made_ahead
 from evar.audio.windows import random_position
 from evar.errors import UserError
-from evar.pretrain.ahead import made_ahead
 from evar.pretrain.base import Batch
 from evar.pretrain.corpus_files import Corpus
 from evar.pretrain.crops import Cropper, RawCrops

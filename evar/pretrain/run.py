@@ -14,7 +14,6 @@ from torch import Tensor
 from evar import ranks
 from evar.checkpoints import Checkpoint, load_last, same_settings, save_last_and_best
 from evar.errors import UserError
-from evar.extract import Precision
 from evar.optimisers import make_optimiser
 from evar.plots import plot_pretraining
 from evar.pretrain.base import Batch, DataFacts, Objective
@@ -32,7 +31,7 @@ from evar.progress import bar, say
 from evar.results import versions
 from evar.schedules import pretrain_lr
 from evar.store import write_atomically
-from evar.training import Trainer, micro_slices, step_line, step_log
+from evar.training import Machine, Trainer, micro_slices, set_recompute, step_line, step_log
 from model_adapters.networks.checkpoints import read_checkpoint
 from model_adapters.networks.vit import Block
 
@@ -40,19 +39,6 @@ Evaluate = Callable[[Path, Path, int, bool], Any]
 SETTINGS, SIDE = "settings.json", "side.csv"
 FIGURES_EVERY = 10
 """Steps between lines of loss parts: each is one more wait for the device."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What changes speed and memory only, but for the precision, and the parts that a batch is cut into."""
-
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    precision: Precision = "fp32"
-    workers: int | None = None
-    accumulate: int = 1
-    """Parts of a batch; the contrastive loss is then within each part (of all processes)."""
-    recompute: bool = False
-    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,8 +58,6 @@ class Plan:
     norm_stats: tuple[float, float] | None = None
     """None: the corpus's own, or with ``init`` in stage 2 those of the checkpoint."""
     machine: Machine = field(default_factory=Machine)
-    checkpoint_every: int = 0
-    """Optimiser steps between checkpoints to go on from; 0: after every epoch only."""
     save_every: int = 0
     """Epochs between published checkpoints; 0: at the end only."""
     eval_every: int = 0
@@ -182,7 +166,7 @@ class _Run:
                 self._figures(info.step)
             else:
                 self.parts.forget()
-            every = self.plan.checkpoint_every
+            every = self.plan.machine.checkpoint_every
             if every and self.trainer.done % every == 0 and self.trainer.done % self.per_epoch:
                 self._save()
                 self.trainer.restart_clock()
@@ -324,8 +308,7 @@ def _needs(objective: Objective, corpus: Corpus, captions: Captions | None) -> N
 
 
 def _speed(objective: Objective, machine: Machine) -> None:
-    for module in objective.modules():
-        if machine.recompute and hasattr(module, "recompute"):
-            module.recompute = True  # type: ignore[assignment]
-        if machine.compile and isinstance(module, Block):
-            module.compile()
+    if machine.recompute:
+        set_recompute(objective, True)
+    for block in (part for part in objective.modules() if machine.compile and isinstance(part, Block)):
+        block.compile()

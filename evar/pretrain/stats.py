@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evar.ahead import made_ahead
 from evar.errors import UserError
 from evar.feed import epoch_positions
-from evar.pretrain.ahead import made_ahead
 from evar.pretrain.corpus_files import Corpus
 from evar.pretrain.crops import Cropper, CropRule, mel_for
 from evar.pretrain.npy_source import NpyFiles

@@ -21,11 +21,12 @@ from evar.clips import open_task
 from evar.command import Request
 from evar.errors import UserError
 from evar.finetune import evaluate_finetune, plan, with_model_options
-from evar.finetune_fit import Job, Machine
+from evar.finetune_fit import Job
 from evar.finetune_settings import FinetuneSettings
 from evar.paths import cache_dir
 from evar.plots import plot_curves
 from evar.results import read_result
+from evar.training import Machine
 from model_adapters.registry import build_adapter
 from tasks.base import get_task
 

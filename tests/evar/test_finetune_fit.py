@@ -19,9 +19,9 @@ from evar.audio.windows import cut, random_position
 from evar.clips import TaskTrainingClips
 from evar.errors import UserError
 from evar.feed import Feed
-from evar.finetune_fit import Machine, adapter_of, fit_fold, fold_folder, scores_of
+from evar.finetune_fit import adapter_of, fit_fold, fold_folder, scores_of
 from evar.sampling import epoch_order
-from evar.training import seed_step
+from evar.training import Machine, seed_step
 from model_adapters.registry import build_adapter
 
 

@@ -14,7 +14,8 @@ from evar.pretrain.caption_store import open_captions
 from evar.pretrain.captions import Asked, make_captions, read_clips
 from evar.pretrain.corpus_build import Recipe, build_corpus
 from evar.pretrain.corpus_sources import Places
-from evar.pretrain.run import Machine, Plan
+from evar.pretrain.run import Plan
+from evar.training import Machine
 
 RUN = replace(
     SMALL, batch_size=8, epochs=2, warmup_epochs=1.0, base_lr=0.05, min_clips=0, min_seconds=0.0, short_clips="silence",
