@@ -28,7 +28,7 @@ def evar(command: str, *words: str, cache: Path, data: Path | None = None, cwd: 
         cwd=cwd or cache,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,  # against a hang only: a laptop with other work on it is slow
         check=False,
     )
 
