@@ -18,6 +18,7 @@ COMMANDS = (
     "pocket",
     "tasks",
     "models",
+    "weights",
     "new_task",
     "pretrain.corpus",
     "pretrain.captions",

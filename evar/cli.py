@@ -12,8 +12,9 @@ import inspect
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import fire
 from fire import decorators
@@ -224,8 +225,18 @@ def _extra_help(
 
 
 def _extra_lines(title: str, options: Parameters, texts: Mapping[str, str]) -> list[str]:
-    lines = [_help_line(name, p, p.annotation, texts.get(name, ""), False) for name, p in options.items()]
+    lines = []
+    for name, parameter in options.items():
+        hint, text = parameter.annotation, texts.get(name, "")
+        if get_origin(hint) is Annotated:
+            hint, text = get_args(hint)
+        lines += _wrapped(_help_line(name, parameter, hint, text, False))
     return [f"{title}:", *lines]
+
+
+def _wrapped(line: str) -> list[str]:
+    """Return a help line on several, the text under the text."""
+    return textwrap.wrap(line, 120, subsequent_indent=" " * 31, break_long_words=False, break_on_hyphens=False)
 
 
 def _help_line(name: str, parameter: inspect.Parameter, hint: Any, text: str, positional: bool) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Annotated
 
 import torch
 
@@ -15,7 +16,7 @@ from evar.clips import Clips, open_task
 from evar.errors import UserError
 from evar.progress import say
 from evar.results import Result
-from model_adapters.registry import Model, adapter_class, load_model, model_options
+from model_adapters.registry import Model, adapter_class, load_model, model_options, option_texts
 from tasks.base import Task, get_task
 
 
@@ -86,9 +87,14 @@ def request(
 
 
 def options_of_models(positional: Mapping[str, str]) -> dict[str, inspect.Parameter]:
-    """Return the options of all models named in the MODEL argument (for :func:`evar.cli.main`)."""
-    names = [name.strip() for name in positional["model"].split(",") if name.strip()]
-    return {option: p for name in names for option, p in model_options(name).items()}
+    """Return the options of all models named in the MODEL argument (for :func:`evar.cli.main`), each with its text."""
+    found: dict[str, inspect.Parameter] = {}
+    for name in (name.strip() for name in positional["model"].split(",") if name.strip()):
+        texts = option_texts(name)
+        for option, parameter in model_options(name).items():
+            hint = Annotated[parameter.annotation, texts.get(option, "")]  # type: ignore[name-defined]
+            found[option] = parameter.replace(annotation=hint)
+    return found
 
 
 def pick_device(device: str) -> str:

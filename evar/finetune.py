@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ from evar.plots import plot_curves
 from evar.progress import say
 from evar.report import print_results
 from evar.results import Result, now, read_result, result_path, run_id, run_once, versions, write_result
-from evar.subject import data_facts, flags_of, subject_facts, weights_facts
+from evar.subject import data_facts, flags_of, input_facts, subject_facts, weights_facts
 from evar.training import Machine, set_recompute
 from model_adapters.registry import Model, load_model, model_options
 
@@ -212,7 +212,8 @@ def with_model_options(model: str, settings: FinetuneSettings, options: dict[str
         raise UserError("--features=stacked: patchout leaves no whole time steps to stack; write --patchout=0 as well")
     known = model_options(model)
     asked = {"dur_frames": str(settings.dur_frames)} if settings.dur_frames else {}
-    asked |= {"features": "flat"} if settings.patchout else {}
+    if settings.patchout and "features" in known and "flat" in get_args(known["features"].annotation):
+        asked["features"] = "flat"
     return {name: text for name, text in asked.items() if name in known} | options
 
 
@@ -309,6 +310,7 @@ def _result(job: Job, model: Model, fits: list[list[FoldFit]], path: Path, setti
         **per_class(clips, fits, [part.test for part in parts], [[fit.every for fit in of_seed] for of_seed in fits]),
         "settings": settings | {"unit_seconds": task.unit_seconds, "model_options": dict(job.options)},
         "model_state": model.adapter.state() if not model.adapter.needs_prepare else {},
+        "input": input_facts(model, clips),
         "data": data_facts(clips),
         "details": [[fit.details for fit in of_seed] for of_seed in fits],
         "files": files,

@@ -31,7 +31,7 @@ from evar.probes import Fit, Fold, adam_probe, logistic_probe
 from evar.progress import bar
 from evar.report import print_results
 from evar.results import Result, now, read_result, read_results, result_path, run_id, run_once, versions, write_result
-from evar.subject import data_facts, flags_of, subject_facts, weights_facts
+from evar.subject import data_facts, flags_of, input_facts, subject_facts, weights_facts
 from model_adapters.registry import Model
 
 FIRST_SEED = 42
@@ -302,6 +302,7 @@ def _result(run: Run, fits: list[list[Fit]], parts: Sequence[Part], state: dict[
         **per_class(run.clips, fits, tested, every),
         "settings": run.settings_used | {"unit_seconds": task.unit_seconds, "model_options": dict(run.model.options)},
         "weights": weights_facts(run.model),
+        "input": input_facts(run.model, run.clips),
         "model_state": state,
         "data": data_facts(run.clips),
         "details": [

@@ -32,7 +32,7 @@ from evar.ranking import CUTOFFS, DEPTH, Pairs, Ranking, bootstrap, figures, ran
 from evar.report import row_of
 from evar.results import Result, now, result_path, run_id, run_once, versions, write_table
 from evar.statistics import Interval, bounded
-from evar.subject import data_facts, flags_of, subject_facts, weights_facts
+from evar.subject import data_facts, flags_of, input_facts, subject_facts, weights_facts
 from evar.tables import Cell, Table, render
 from model_adapters.base import AudioLanguage
 from model_adapters.registry import Model
@@ -266,6 +266,7 @@ def _result(
         "also": also,
         "intervals": {name: list(ends) for name, ends in intervals.items()},
         "weights": weights_facts(model),
+        "input": input_facts(model, clips, whole=True),
         "data": data_facts(clips) | {"captions": len(queries.captions)},
         "versions": versions() | {"device": settings.device},
         "created": now(),

@@ -25,6 +25,18 @@ def weights_facts(model: Model) -> dict[str, Any]:
     return {"given": model.weights, "sha256": model.weights_sha256, "licence": licence}
 
 
+def input_facts(model: Model, clips: Clips, *, whole: bool = False) -> dict[str, Any]:
+    """Return the result's ``input``: what the model hears of a clip, and of one longer or shorter than its input."""
+    adapter, task = model.adapter, clips.task
+    return {
+        "sample_rate": adapter.sample_rate,
+        "unit_seconds": None if whole else task.unit_seconds,
+        "padding": task.padding,
+        "long_audio": adapter.long_audio,
+        "short_audio": adapter.short_audio,
+    }
+
+
 def data_facts(clips: Clips) -> dict[str, Any]:
     """Return the result's ``data``: number of clips, checksum, what is missing, how the task differs."""
     return {

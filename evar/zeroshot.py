@@ -30,7 +30,7 @@ from evar.outputs import write_predictions
 from evar.paths import runs_dir
 from evar.report import print_results
 from evar.results import Result, now, result_path, run_id, run_once, versions
-from evar.subject import data_facts, flags_of, subject_facts, weights_facts
+from evar.subject import data_facts, flags_of, input_facts, subject_facts, weights_facts
 from model_adapters.base import AudioLanguage
 from model_adapters.registry import Model
 from tasks.base import Task
@@ -235,6 +235,7 @@ def _result(
         "per_class": per_class,
         "also": also,
         "weights": weights_facts(model),
+        "input": input_facts(model, clips),
         "data": data_facts(clips),
         "versions": versions() | {"device": settings.device},
         "created": now(),

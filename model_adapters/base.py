@@ -32,8 +32,34 @@ RANDOM = "random"
 
 
 @dataclass(frozen=True)
+class WeightsFile:
+    """One published weights file."""
+
+    name: str
+    """File name, with the folder before it where that says something (M2D's geometry): where it lies in
+    ``$EVAR_WEIGHTS``."""
+    url: str = ""
+    """Direct URL, only where the licence lets anybody download it without a further step."""
+    size: int = 0
+    """Bytes; 0 where it is not known."""
+    sha256: str = ""
+    md5: str = ""
+    """Where the publisher states no other checksum (Zenodo)."""
+    note: str = ""
+    """What it is, if an adapter has several."""
+
+    @property
+    def checksum(self) -> str:
+        """``sha256:…`` or ``md5:…``; empty if none is known."""
+        return f"sha256:{self.sha256}" if self.sha256 else f"md5:{self.md5}" if self.md5 else ""
+
+
+@dataclass(frozen=True)
 class Weights:
-    """Published weights: where they come from, under which licence, and how to recognise them."""
+    """Published weights: where they come from, under which licence, and how to recognise them.
+
+    The file described here is the one that is taken when ``--weights`` is left out; ``files`` are further ones.
+    """
 
     source: str
     """Page or URL where the authors publish them."""
@@ -42,6 +68,21 @@ class Weights:
     """Direct URL, only where the licence lets anybody download them without a further step."""
     sha256: str = ""
     file_name: str = ""
+    size: int = 0
+    """Bytes; 0 where it is not known."""
+    md5: str = ""
+    hub: str = ""
+    """Repository on the Hugging Face hub (``ORG/NAME``), where the adapter takes it from there by itself."""
+    hub_size: int = 0
+    """Bytes of its weights, rounded as on the hub's page; 0 where it is not known."""
+    files: tuple[WeightsFile | str, ...] = ()
+    """Further published files that the adapter reads; a name alone where nothing else is known."""
+
+    def all_files(self) -> tuple[WeightsFile, ...]:
+        """Return every file, the one that is taken by default first (if it has a name)."""
+        own = WeightsFile(self.file_name, self.url, self.size, self.sha256, self.md5)
+        others = [WeightsFile(one) if isinstance(one, str) else one for one in self.files]
+        return (*([own] if self.file_name else []), *(one for one in others if one.name != self.file_name))
 
 
 @dataclass(frozen=True)
@@ -56,7 +97,8 @@ class ModelInfo:
     needs_weights: bool = True
     """Whether ``--weights`` must be given (a path, or ``random``)."""
     trained_on: tuple[str, ...] = ()
-    """Data sets the published weights were trained on, by task name; a zero-shot score on one of them is flagged."""
+    """Data sets the published weights were trained on, by task name; a zero-shot score on one of them is flagged.
+    Others (``vggsound``, ``librispeech``) are named so that they show in the list of models."""
     probe_lr: float = 3e-4
     """Learning rate of the reference probe for this model (EVAR's ``lr_lineareval``)."""
     paper_rows: tuple[str, ...] = ()
@@ -118,6 +160,8 @@ class Adapter(nn.Module):
     """Length J of the joint space's vectors, for a model that has ``embed_audio`` and ``embed_text``."""
     long_audio: str = "whole clip"
     """What the model hears of a clip that is longer than its input."""
+    short_audio: str = "zeros at the end, up to the task's window"
+    """What is done with a clip that is shorter than the model's input; in every result, beside ``long_audio``."""
     weights_sha256: str = ""
     """Checksum of the weights file that was read; ``random:<seed>`` for an untrained network; empty if none."""
     needs_prepare: bool = False

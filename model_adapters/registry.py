@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,8 +15,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from evar.convert import convert_options, keyword_parameters
+from evar.convert import convert_options, hints_of, keyword_parameters
 from evar.errors import UserError, did_you_mean
+from evar.fetch.published import find, find_named, obtain
 from model_adapters.base import Adapter, ModelInfo, parse_random
 
 _NOT_MODELS = {"base", "registry", "networks"}
@@ -115,9 +117,31 @@ def model_info(spec: str) -> ModelInfo:
 
 
 def model_options(spec: str) -> dict[str, inspect.Parameter]:
-    """Return the options that the model takes on the command line, beside ``--weights``."""
+    """Return the options that the model takes on the command line, beside ``--weights``; annotations are types."""
     cls, _, _ = adapter_class(spec)
-    return {n: p for n, p in keyword_parameters(cls).items() if n not in ("weights", "base")}
+    hints = hints_of(cls)
+    return {
+        name: parameter.replace(annotation=hints.get(name, str))
+        for name, parameter in keyword_parameters(cls).items()
+        if name not in ("weights", "base")
+    }
+
+
+def option_texts(spec: str) -> dict[str, str]:
+    """Return what the docstrings of the model's class and of those it is made of say about its options.
+
+    Read are the "Parameters" sections: ``name: text`` or ``name, other: text``, a further line deeper in.
+    """
+    cls, _, _ = adapter_class(spec)
+    texts: dict[str, str] = {}
+    for one in reversed(cls.__mro__):
+        section = inspect.cleandoc(one.__doc__ or "").partition("\nParameters\n----------\n")[2].split("\n\n")[0]
+        for entry in re.split(r"\n(?!\s)", section):
+            names, colon, text = entry.partition(": ")
+            if colon:
+                plain = " ".join(text.split()).replace("``", "").removesuffix(".")
+                texts |= dict.fromkeys((name.strip() for name in names.split(",")), plain)
+    return texts
 
 
 def load_model(spec: str, weights: str | None = None, options: Mapping[str, str] | None = None) -> Model:
@@ -125,7 +149,8 @@ def load_model(spec: str, weights: str | None = None, options: Mapping[str, str]
 
     Args:
         spec: name of a model, ``name:argument`` or ``path/to/file.py:ClassName``.
-        weights: path of a checkpoint, ``random``, a hub id where the model knows hubs, or None.
+        weights: path of a checkpoint, name of a file in the weights folder, ``random``, a hub id where the model knows
+            hubs, or None: the published file from the weights folder, or downloaded where anybody may.
         options: the model's own options, as text.
     """
     cls, argument, source_sha = adapter_class(spec)
@@ -135,20 +160,36 @@ def load_model(spec: str, weights: str | None = None, options: Mapping[str, str]
     if argument is not None:
         arguments["base"] = argument
     info = model_info(spec)
-    if weights is not None:
-        if "weights" not in parameters:
-            raise UserError(f"{spec} has no weights; leave out --weights")
-        arguments["weights"] = weights
-    elif info.needs_weights and _demands(parameters.get("weights")):
-        where = f" (published at {info.weights.source}; {info.weights.licence})" if info.weights else ""
-        raise UserError(f"{spec} needs --weights=PATH{where}, or --weights=random for an untrained network")
+    chosen = _weights_for(spec, weights, parameters, info)
+    if chosen is not None:
+        arguments["weights"] = chosen
     adapter = cls(**arguments).eval()
-    sha = adapter.weights_sha256 or _checksum(weights)
+    sha = adapter.weights_sha256 or _checksum(chosen)
     return Model(_short_name(spec), adapter, info, converted, weights, sha, source_sha)
 
 
-def _demands(parameter: inspect.Parameter | None) -> bool:
-    return parameter is not None and parameter.default in (None, inspect.Parameter.empty)
+def _weights_for(
+    spec: str, weights: str | None, parameters: Mapping[str, inspect.Parameter], info: ModelInfo
+) -> str | None:
+    """Return what the adapter gets as ``weights``; None leaves the choice to it.
+
+    Given: that, or the file of this name in the weights folder. Left out: the published file if the weights folder has
+    it, else a download where the licence lets anybody do that and the adapter has no way of its own.
+    """
+    if weights is not None:
+        if "weights" not in parameters:
+            raise UserError(f"{spec} has no weights; leave out --weights")
+        return weights if parse_random(weights) is not None else find_named(weights)
+    if "weights" not in parameters:
+        return None
+    if info.needs_weights and _demands(parameters["weights"]):
+        return str(obtain(spec, info.weights))
+    there = find(info.weights)
+    return None if there is None else str(there)
+
+
+def _demands(parameter: inspect.Parameter) -> bool:
+    return parameter.default in (None, "", inspect.Parameter.empty)
 
 
 def build_adapter(spec: str, weights: str | None = None, options: Mapping[str, str] | None = None) -> Adapter:

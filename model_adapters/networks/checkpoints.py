@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import pickle
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from evar.errors import UserError, did_you_mean
+from model_adapters.networks.inert import read_weights_only
+from model_adapters.networks.misfits import DATA_PARALLEL, likely_cause
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
@@ -46,25 +49,39 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], str]:
+def sha256_of_all(paths: Sequence[Path]) -> str:
+    """Return the SHA-256 of a file; of several, the checksum of their checksums."""
+    sums = [sha256_of(path) for path in paths]
+    return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
+
+
+def read_checkpoint(path: str | Path, *, wrappers: tuple[str, ...] = _WRAPPERS) -> tuple[dict[str, Tensor], str]:
     """Return the tensors of a ``.pth``, ``.pt`` or ``.safetensors`` file by name, and the file's SHA-256.
 
     Training checkpoints ({'model' or 'state_dict': tensors, 'optimizer': …, 'args': Namespace}) give their model part.
-    Pickles are read with ``weights_only``, so that no code in them runs. Raises :class:`UserError` for a file that is
-    missing, unreadable, unsafe or without tensors.
+    Pickles are read with ``weights_only``; objects of other classes beside the weights (Lightning's settings) are left
+    out without being built, and nothing that they name is run. Raises :class:`UserError` for a file that is missing,
+    unreadable, or without tensors.
+
+    wrappers: entries whose dictionary is taken instead of the whole: the first that is there, and again inside it.
     """
     file = find_checkpoint(str(path))
-    content = _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file)
-    for wrapper in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-            break
+    content = read_content(file)
+    while name := next(
+        (w for w in wrappers if isinstance(content, Mapping) and isinstance(content.get(w), Mapping)), ""
+    ):
+        content = content[name]
     if not isinstance(content, Mapping):
         raise UserError(f"'{file}' holds a {type(content).__name__}, not a dictionary of weights")
     state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if not state:
         raise UserError(f"'{file}' holds no weights (its entries: {_some(map(str, content))})")
     return state, sha256_of(file)
+
+
+def read_content(file: Path) -> Any:
+    """Return all that a weights file holds, as :func:`read_checkpoint` reads it."""
+    return _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file)
 
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:
@@ -84,6 +101,8 @@ def _read_pickle(file: Path) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
+        with contextlib.suppress(pickle.UnpicklingError):
+            return read_weights_only(file)
         what = _first_line(error, marker="GLOBAL ")
         raise UserError(
             f"'{file}' is not read, because it is no weights file or holds more than weights ({what}); "
@@ -126,8 +145,9 @@ def load_exactly(module: nn.Module, state: Mapping[str, Tensor], *, ignore: Iter
     Raises :class:`UserError` with one line that lists what is missing, unexpected or misshapen, and the likely cause.
     """
     prefixes = tuple(ignore)
-    given = {key: value for key, value in state.items() if not (prefixes and key.startswith(prefixes))}
     wanted = module.state_dict()
+    state = without_data_parallel(state, wanted)
+    given = {key: value for key, value in state.items() if not (prefixes and key.startswith(prefixes))}
     missing = wanted.keys() - given.keys()
     unexpected = given.keys() - wanted.keys()
     misshapen = [
@@ -136,23 +156,20 @@ def load_exactly(module: nn.Module, state: Mapping[str, Tensor], *, ignore: Iter
         if given[key].shape != wanted[key].shape
     ]
     if missing or unexpected or misshapen:
-        found = []
-        if missing:
-            found.append(f"missing: {_some(missing)}")
-        if unexpected:
-            found.append(f"unexpected: {_some(unexpected)}")
-        if misshapen:
-            found.append(f"wrong shape: {_some(misshapen)}")
-        cause = _likely_cause(len(wanted), len(missing), len(misshapen))
+        kinds = (("missing", missing), ("unexpected", unexpected), ("wrong shape", misshapen))
+        found = [f"{kind}: {_some(names)}" for kind, names in kinds if names]
+        shapes = ({key: tuple(value.shape) for key, value in tensors.items()} for tensors in (wanted, given))
         raise UserError(
-            f"the weights {what or 'given'} do not fit {type(module).__name__}: {'; '.join(found)}. {cause}"
+            f"the weights {what or 'given'} do not fit {type(module).__name__}: {'; '.join(found)}. "
+            f"{likely_cause(*shapes)}"
         )
     module.load_state_dict(given, strict=True)
 
 
-def _likely_cause(wanted: int, missing: int, misshapen: int) -> str:
-    if missing > wanted // 2:
-        return "The file is of another model."
-    if misshapen:
-        return "The sizes differ: the file is of another variant of this model, or an option does not match it."
-    return "The file is of another version of this model, or incomplete."
+def without_data_parallel(state: Mapping[str, Tensor], wanted: Collection[str]) -> Mapping[str, Tensor]:
+    """Return ``state`` without the ``module.`` that torch.nn.DataParallel writes before every name, if it is that."""
+    if not state or any(key.startswith(DATA_PARALLEL) for key in wanted):
+        return state
+    if not all(key.startswith(DATA_PARALLEL) for key in state):
+        return state
+    return {key.removeprefix(DATA_PARALLEL): value for key, value in state.items()}

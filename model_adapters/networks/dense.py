@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+Network = TypeVar("Network", bound=nn.Module)
 _FEW_ROWS = 256
 _ROWS_PER_IMAGE = range(64, 7, -1)
 
@@ -19,13 +22,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if not _by_convolution(x, weight):
         return F.linear(x, weight, bias)
-    rows = x.numel() // x.shape[-1]
-    images = _images(rows)
-    if images is None:
-        return F.linear(x, weight, bias)
-    pixels = x.reshape(images, rows // images, 1, x.shape[-1]).permute(0, 3, 1, 2)
-    out = F.conv2d(pixels, weight[:, :, None, None], bias)
-    return out.permute(0, 2, 3, 1).reshape(*x.shape[:-1], weight.shape[0])
+    rows = x.reshape(-1, x.shape[-1])
+    images, size = _images(len(rows))
+    main = images * size
+    pixels = rows[:main].view(images, size, 1, x.shape[-1]).permute(0, 3, 1, 2)
+    out = F.conv2d(pixels, weight[:, :, None, None], bias).permute(0, 2, 3, 1).reshape(main, len(weight))
+    if main < len(rows):
+        out = torch.cat([out, F.linear(rows[main:], weight, bias)])
+    return out.view(*x.shape[:-1], len(weight))
 
 
 def _by_convolution(x: Tensor, weight: Tensor) -> bool:
@@ -39,11 +43,28 @@ def _by_convolution(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-def _images(rows: int) -> int | None:
-    """Into how many images the rows are cut; None if torch would not take oneDNN for them.
+def _images(rows: int) -> tuple[int, int]:
+    """Into how many images of how many rows each they are cut, so that torch takes oneDNN and few rows are left over.
 
     On one thread torch gives 1x1 convolutions to oneDNN only for 16 images or more.
     """
     if torch.get_num_threads() > 1:
-        return 1
-    return next((rows // size for size in _ROWS_PER_IMAGE if rows % size == 0 and rows // size >= 16), None)
+        return 1, rows
+    size = min((size for size in _ROWS_PER_IMAGE if rows // size >= 16), key=lambda size: rows % size)
+    return rows // size, size
+
+
+class Linear(nn.Linear):
+    """A linear layer that takes the faster library (see :func:`linear`)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return ``[..., out]`` of ``[..., in]``."""
+        return linear(input, self.weight, self.bias)
+
+
+def take_faster(network: Network) -> Network:
+    """Let the linear layers of another package's network compute by :func:`linear`; return the network."""
+    for module in network.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = Linear
+    return network

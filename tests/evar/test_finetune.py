@@ -124,6 +124,8 @@ def test_the_settings_choose_the_models_input_and_pooling() -> None:
     assert with_model_options("m2d", settings, {"depth": "1"}) == {**esc50, "depth": "1"}
     assert with_model_options("m2d", replace(settings, patchout=0.0), {}) == {"dur_frames": "501"}, "VC1: stacked"
     assert with_model_options("byol_a", settings, {}) == {}
+    for other in ("wav2vec2", "vggish"):
+        assert with_model_options(other, settings, {}) == {}, "its features are of another kind"
 
 
 # Results

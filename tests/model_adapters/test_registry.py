@@ -1,6 +1,7 @@
 """From a name on the command line to an adapter."""
 
 import hashlib
+from typing import get_args
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from evar.errors import UserError
 from model_adapters import registry
 from model_adapters.base import Adapter, ModelInfo, Weights, parse_random
-from model_adapters.registry import adapter_class, load_model, model_info, model_names, model_options
+from model_adapters.registry import adapter_class, load_model, model_info, model_names, model_options, option_texts
 
 MINE = '''
 import torch
@@ -166,3 +167,18 @@ def test_an_installed_package_adds_models_by_entry_point(monkeypatch):
 )
 def test_asking_for_an_untrained_network(text, seed):
     assert parse_random(text) == seed
+
+
+def test_every_option_says_what_it_does():
+    """``--help`` after a model's name shows these texts."""
+    texts = option_texts("m2d_clap")
+    assert texts["text_pooling"].startswith("how that encoder") and texts["dur_frames"]
+    assert option_texts("beats")["embed_dim"] == option_texts("beats")["depth"] == "size of a random network"
+    silent = {
+        (name, option) for name in model_names() for option in model_options(name) if not option_texts(name).get(option)
+    }
+    assert silent == set()
+
+
+def test_the_types_of_options_are_types():
+    assert get_args(model_options("eat")["long_audio"].annotation) == ("first", "chunks")

@@ -1,0 +1,152 @@
+"""The weights of the models: what each needs, where it is published, whether it lies here; downloads and checks.
+
+python -m evar.weights [NAME[,NAME]] [--download] [--verify] [--format=table|markdown|csv]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from evar.cli import main
+from evar.errors import UserError
+from evar.fetch.download import matches
+from evar.fetch.hub import from_hub, in_hub_cache
+from evar.fetch.published import download, lies_at, state_of, weights_dir
+from evar.model_list import Format, chosen_models, formatted
+from evar.progress import say
+from model_adapters.base import Weights, WeightsFile
+from model_adapters.networks.checkpoints import sha256_of
+from model_adapters.registry import model_info
+
+HEADS = ("model", "file", "size", "state", "licence", "checksum", "published at")
+Part = Literal["default", "all"]
+
+
+class Need(NamedTuple):
+    """One file or one hub repository that a model can take."""
+
+    model: str
+    weights: Weights
+    file: WeightsFile | None
+    """None for a hub repository, or where no file name is stated."""
+    default: bool
+    """Whether it is taken when ``--weights`` is left out."""
+
+
+def weights(
+    names: tuple[str, ...] = (),
+    *,
+    download: bool = False,
+    verify: bool = False,
+    files: Part = "default",
+    format: Format = "table",
+) -> None:
+    """List what weights each model needs, where they are published, under which licence, and whether they lie here.
+
+    Files lie in $EVAR_WEIGHTS (default: weights in the cache) under the names shown; there a model finds them without
+    --weights, and by name with --weights=NAME.
+
+    Args:
+        names: model names, comma-separated, with wildcards; all if left out
+        download: fetch what is not there, where the licence lets anybody do so; a broken download is taken up again
+        verify: read every file that is there and compare its checksum
+        files: what to download: default, the file a model takes by itself, or all of its published files
+        format: table, markdown or csv
+    """
+    if download and not names:
+        raise UserError("--download needs the models' names: python -m evar.weights NAME[,NAME] --download ('*': all)")
+    needs = [need for name in chosen_models(names) for need in needs_of(name)]
+    if download:
+        by_hand = [line for need in needs if (need.default or files == "all") for line in _bring(need)]
+        print("\n".join(by_hand), end="\n\n" if by_hand else "")
+    checked = {need: _verified(need.file) for need in needs if need.file is not None} if verify else {}
+    rows = [row_of(need, checked.get(need, "")) for need in needs]
+    print(formatted(HEADS, rows, format, clip={5: 19}))
+    if format == "table":
+        print(f"\nfolder: {weights_dir()}")
+    wrong = [need.file.name for need, found in checked.items() if found.startswith("WRONG") and need.file is not None]
+    if wrong:
+        raise UserError(f"not the published files: {', '.join(wrong)}; delete them and download them again")
+
+
+def needs_of(name: str) -> list[Need]:
+    """Return every file or repository of a model; nothing for one without weights."""
+    published = model_info(name).weights
+    if published is None:
+        return []
+    files = published.all_files()
+    needs = [Need(name, published, file, bool(published.file_name) and n == 0) for n, file in enumerate(files)]
+    if published.hub or not files:
+        needs.insert(0, Need(name, published, None, not published.file_name))
+    return needs
+
+
+def row_of(need: Need, checked: str = "") -> tuple[str, ...]:
+    """Return a need as texts, in the order of ``HEADS``."""
+    file, published = need.file, need.weights
+    if file is None:
+        name = f"hf:{published.hub}" if published.hub else "-"
+        size = size_text(published.hub_size) if published.hub_size else "?"
+        return (need.model, name, size, hub_state(published), published.licence, "-", published.source)
+    label = f"{file.name} ({file.note})" if file.note else file.name
+    size = size_text(file.size) if file.size else "?"
+    where = file.url or published.source
+    return (need.model, label, size, checked or state_of(file), published.licence, file.checksum or "-", where)
+
+
+def state_in_words(name: str) -> str:
+    """Return in a few words whether a model can run now: none needed, there, not there and how it gets there."""
+    needs = needs_of(name)
+    if not needs:
+        return "none needed" if not model_info(name).needs_weights else "yours"
+    need = next((need for need in needs if need.default), needs[0])
+    own_way = not model_info(name).needs_weights and not need.weights.hub and (need.file is None or not need.file.url)
+    if own_way and (need.file is None or lies_at(need.file) is None):
+        return "found by the model itself"
+    if need.file is None:
+        return hub_state(need.weights)
+    found = state_of(need.file)
+    return "downloaded on first use" if found == "not there" and need.file.url else found
+
+
+def hub_state(published: Weights) -> str:
+    """Return the state of weights that come from the hub, or whose file has no stated name."""
+    if not published.hub:
+        return "by hand"
+    if (weights_dir() / published.hub / "config.json").is_file() or in_hub_cache(published.hub):
+        return "there"
+    return "fetched from the hub on first use"
+
+
+def size_text(size: int) -> str:
+    """Return a number of bytes as "3.3 MB" or "1.2 GB"."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def _bring(need: Need) -> Iterable[str]:
+    """Download one need; yield a line where a person has to do it."""
+    file, published = need.file, need.weights
+    if file is None and published.hub:
+        say(f"{need.model}: {from_hub(published.hub)}")
+    elif file is not None and file.url:
+        say(f"{need.model}: {download(file)}")
+    elif file is None or lies_at(file) is None:
+        what = "its weights" if file is None else f"{file.name}, to be put into {weights_dir()}"
+        yield f"{need.model}: by hand from {published.source} ({published.licence}): {what}"
+
+
+def _verified(file: WeightsFile) -> str:
+    """Return the state of a file once its bytes were read."""
+    path: Path | None = lies_at(file)
+    found = state_of(file)
+    if path is None or found != "there":
+        return f"WRONG: {found}" if path is not None else found
+    if not file.checksum:
+        return f"there, sha256 {sha256_of(path)} (none is published)"
+    return "verified" if matches(path, file.checksum) else "WRONG checksum"
+
+
+if __name__ == "__main__":
+    main(weights)

@@ -1,0 +1,199 @@
+"""Published weights: what is listed, what is found, what is downloaded, and what is refused."""
+
+import hashlib
+import types
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+import torch
+from commands import evar
+from served import serving
+
+from evar.errors import UserError
+from evar.fetch import hub, published
+from evar.weights import HEADS, Need, needs_of, row_of, size_text, state_in_words
+from model_adapters import registry
+from model_adapters.base import Adapter, ModelInfo, Weights, WeightsFile
+from model_adapters.registry import load_model, model_info, model_names
+
+CONTENT = b"weights" * 1000
+SHA = hashlib.sha256(CONTENT).hexdigest()
+MINE = Weights("https://example.org/mine", "CC0", file_name="mine.pt", sha256=SHA, size=len(CONTENT))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("EVAR_WEIGHTS", str(tmp_path / "weights"))
+    (tmp_path / "weights").mkdir()
+    return tmp_path / "weights"
+
+
+class Mine(Adapter):
+    """Remembers what it was given."""
+
+    info = ModelInfo("Mine", "audio", "", "MIT", MINE)
+    sample_rate, embedding_dim = 16000, 1
+
+    def __init__(self, *, weights: str):
+        super().__init__()
+        self.given = weights
+
+
+@pytest.fixture
+def mine(monkeypatch):
+    entry = types.SimpleNamespace(name="mine", load=lambda: Mine)
+    monkeypatch.setattr(registry.metadata, "entry_points", lambda group: [entry])
+
+
+def test_the_folder_is_the_environments_or_below_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("EVAR_CACHE", str(tmp_path))
+    monkeypatch.delenv("EVAR_WEIGHTS", raising=False)
+    assert published.weights_dir() == tmp_path / "weights"
+    monkeypatch.setenv("EVAR_WEIGHTS", str(tmp_path / "elsewhere"))
+    assert published.weights_dir() == tmp_path / "elsewhere"
+
+
+def test_a_file_in_the_folder_stands_for_weights_left_out(folder, mine):
+    (folder / "mine.pt").write_bytes(CONTENT)
+    model = load_model("mine")
+    assert model.adapter.given == str(folder / "mine.pt")
+    assert (model.weights, model.weights_sha256) == (None, SHA)
+
+
+def test_a_file_in_the_folder_can_be_named(folder, mine, tmp_path, monkeypatch):
+    (folder / "other.pt").write_bytes(b"other")
+    assert load_model("mine", "other.pt").adapter.given == str(folder / "other.pt")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.pt").write_bytes(b"nearer")
+    assert load_model("mine", "other.pt").adapter.given == "other.pt"
+    assert load_model("mine", "random").adapter.given == "random"
+
+
+def test_without_file_and_url_one_line_says_where_to_get_it(folder, mine):
+    with pytest.raises(UserError) as caught:
+        load_model("mine")
+    assert str(caught.value) == (
+        f"mine needs --weights=PATH (published at https://example.org/mine; CC0), put mine.pt into {folder}, or "
+        "--weights=random for an untrained network"
+    )
+
+
+def test_a_file_with_another_checksum_is_not_taken(folder, mine):
+    (folder / "mine.pt").write_bytes(b"something else")
+    with pytest.raises(UserError, match=r"is not the published file \(sha256:"):
+        load_model("mine")
+
+
+def test_what_anybody_may_download_is_downloaded_and_checked(folder, mine, monkeypatch, tmp_path):
+    with serving(tmp_path / "served") as served:
+        (tmp_path / "served" / "mine.pt").write_bytes(CONTENT)
+        free = Weights("x", "CC0", url=served("mine.pt"), file_name="sub/mine.pt", sha256=SHA, size=len(CONTENT))
+        monkeypatch.setattr(Mine, "info", ModelInfo("Mine", "audio", "", "MIT", free))
+        assert state_in_words("mine") == "downloaded on first use"
+        assert load_model("mine").adapter.given == str(folder / "sub" / "mine.pt")
+        assert load_model("mine").weights_sha256 == SHA
+        assert served.asked == ["mine.pt"]
+        (folder / "sub" / "mine.pt").write_bytes(b"damaged")
+        assert load_model("mine").weights_sha256 == SHA
+    assert state_in_words("mine") == "there"
+
+
+def test_a_file_of_another_length_than_published_is_not_kept(folder, tmp_path):
+    with serving(tmp_path / "served") as served:
+        (tmp_path / "served" / "a.pt").write_bytes(b"short")
+        with pytest.raises(UserError, match=r"gave 5 bytes and not the 9 that were published"):
+            published.download(WeightsFile("a.pt", url=served("a.pt"), size=9))
+    assert not (folder / "a.pt").exists()
+
+
+def test_a_repository_of_the_hub_may_lie_in_the_folder(folder):
+    hub = Weights("https://huggingface.co/org/name", "MIT", hub="org/name")
+    assert published.find(hub) is None
+    (folder / "org" / "name").mkdir(parents=True)
+    (folder / "org" / "name" / "config.json").write_text("{}")
+    assert published.find(hub) == folder / "org" / "name"
+
+
+def test_no_pickle_is_fetched_from_the_hub_where_there_is_another_file(monkeypatch, tmp_path):
+    published_as = {"a/b": "model.safetensors", "a/c": "pytorch_model.bin", "a/e": "notes.txt"}
+    asked: dict[str, list[str]] = {}
+
+    def snapshot(repository, *, allow_patterns, local_files_only, **_):
+        folder = tmp_path / repository
+        if repository not in published_as or (local_files_only and not folder.is_dir()):
+            raise FileNotFoundError(repository)
+        if not local_files_only:
+            asked.setdefault(repository, []).extend(allow_patterns)
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in ("config.json", published_as[repository]):
+                if any(fnmatch(name, pattern) for pattern in allow_patterns):
+                    (folder / name).write_text("{}")
+        return str(folder)
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    monkeypatch.setattr(hub, "_silence", lambda: "")
+    assert [hub.from_hub(name) for name in ("a/b", "a/c")] == [tmp_path / "a/b", tmp_path / "a/c"]
+    assert ["pytorch_model*" in asked[name] for name in ("a/b", "a/c")] == [False, True]
+    with pytest.raises(UserError, match=r"'a/d' are not in the local cache and cannot be had.*FileNotFoundError"):
+        hub.from_hub("a/d")
+    with pytest.raises(UserError, match="the repository has no such files"):
+        hub.from_hub("a/e")
+    asked.clear()
+    assert hub.from_hub("a/b") == tmp_path / "a/b" and not asked, "what lies here is not asked for again"
+
+
+def test_states_of_a_file(folder):
+    file = WeightsFile("a.pt", size=4)
+    assert published.state_of(file) == "not there"
+    (folder / "a.pt.part").write_bytes(b"12")
+    assert published.state_of(file) == "unfinished (0.0 MB)"
+    (folder / "a.pt").write_bytes(b"12")
+    assert published.state_of(file) == "wrong size (2 of 4 bytes)"
+    (folder / "a.pt").write_bytes(b"1234")
+    assert published.state_of(file) == "there"
+
+
+def test_files_are_listed_once_the_default_one_first():
+    weights = Weights("x", "MIT", file_name="a.pt", md5="12", files=("b.pt", WeightsFile("a.pt"), WeightsFile("c.pt")))
+    files = weights.all_files()
+    assert [file.name for file in files] == ["a.pt", "b.pt", "c.pt"]
+    assert (files[0].checksum, files[1].checksum) == ("md5:12", "")
+
+
+def test_every_model_with_weights_states_them():
+    for name in model_names():
+        weights = model_info(name).weights
+        for need in needs_of(name):
+            assert isinstance(need, Need) and len(row_of(need)) == len(HEADS)
+            assert need.weights.licence and need.weights.source.startswith("http"), name
+        if weights is not None:
+            assert needs_of(name) and sum(need.default for need in needs_of(name)) == 1, name
+
+
+def test_the_licence_of_every_model_is_in_the_documents():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "licences.md").read_text()
+    missing = [name for name in model_names() if f"`{name}`" not in page and f"`{name}:" not in page]
+    assert not missing
+
+
+def test_sizes_in_words():
+    assert (size_text(3_300_000), size_text(1_240_000_000)) == ("3.3 MB", "1.2 GB")
+
+
+def test_the_command_lists_and_verifies(tmp_path, monkeypatch):
+    monkeypatch.setenv("EVAR_WEIGHTS", str(tmp_path))
+    listed = evar("weights", "gpvad,byol_a", cache=tmp_path)
+    assert listed.returncode == 0, listed.stderr
+    assert "gpvad_teacher2.pth" in listed.stdout and "not there" in listed.stdout and "by hand" in listed.stdout
+    assert listed.stdout.endswith(f"folder: {tmp_path}\n")
+    torch.save({}, tmp_path / "gpvad_teacher2.pth")
+    wrong = evar("weights", "gpvad", "--verify", cache=tmp_path)
+    assert wrong.returncode == 2
+    assert "WRONG" in wrong.stdout and len(wrong.stderr.splitlines()) == 1
+    assert "gpvad_teacher2.pth" in wrong.stderr
+    refused = evar("weights", "--download", cache=tmp_path)
+    assert refused.returncode == 2 and "'*': all" in refused.stderr
+    by_hand = evar("weights", "byol_a", "--download", "--format=csv", cache=tmp_path)
+    assert by_hand.stdout.startswith("byol_a: by hand from https://")
