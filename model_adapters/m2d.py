@@ -22,6 +22,7 @@ from model_adapters.networks.m2d_files import (
     resolve_geometry,
     sort_out,
 )
+from model_adapters.networks.options import one_of
 from model_adapters.networks.vit import ViT, ViTSize, initialise, size_of
 
 NTT_LICENCE = "NTT software evaluation licence (internal, non-commercial evaluation; no redistribution)"
@@ -39,7 +40,8 @@ class M2D(Adapter):
     features: ``stacked`` (frequency patches of a time step side by side, 3840 for ViT-Base) or ``flat`` (their mean).
     layers: which blocks, comma-separated (``-1`` the last one, normalised); several are concatenated; ``all`` for all.
     dur_frames: fine-tuning's way: one pass of this many frames, the table of positions cut or stretched; 0 for chunks.
-    heads: attention heads if not one per 64 dimensions. depth, embed_dim: size of a random network.
+    heads: attention heads if not one per 64 dimensions.
+    depth, embed_dim: size of a random network.
     patchout_keeps: which patches structured patchout keeps in training: ``marked`` as the published code, ``unmarked``
         as the paper (RUNNERS 2.4).
     """
@@ -52,7 +54,7 @@ class M2D(Adapter):
         weights=Weights(source="https://github.com/nttcslab/m2d/releases", licence=NTT_LICENCE),
         trained_on=("as20k", "as2m", "as"),
         probe_lr=3e-5,
-        paper_rows=("M2D/0.7", "M2D/0.6", "M2D-AS/0.7"),
+        paper_rows=("M2D/0.7", "M2D/0.6", "M2D", "M2D-AS/0.7", "M2D-AS"),
     )
     padding: Padding = "m2d"
 
@@ -73,10 +75,8 @@ class M2D(Adapter):
         patchout_keeps: Literal["marked", "unmarked"] = "marked",
     ) -> None:
         super().__init__()
-        if features not in ("stacked", "flat"):
-            raise UserError(f"--features must be stacked or flat, not '{features}'")
-        if patchout_keeps not in ("marked", "unmarked"):
-            raise UserError(f"--patchout_keeps must be marked or unmarked, not '{patchout_keeps}'")
+        one_of("features", features, "stacked", "flat")
+        one_of("patchout_keeps", patchout_keeps, "marked", "unmarked")
         self.patchout_keeps: Literal["marked", "unmarked"] = patchout_keeps
         self.made_by: dict[str, Any] = {}
         seed = parse_random(weights)

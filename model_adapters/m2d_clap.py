@@ -43,9 +43,10 @@ class M2DClap(M2D):
         "General-purpose Audio-Language Representations Beyond CLAP, IEEE Access 13, 2025",
         code_licence="MIT (this implementation, from the papers)",
         weights=Weights(source="https://github.com/nttcslab/m2d/releases", licence=NTT_LICENCE),
-        trained_on=("as20k", "as2m", "as", "audiocaps", "clotho"),
+        # Of 2025's files: what both have been trained on and more.
+        trained_on=("as20k", "as2m", "as", "vggsound", "fsd50k", "audiocaps", "clotho"),
         probe_lr=3e-5,
-        paper_rows=("M2D-CLAP/0.7", "M2D-CLAP_2025"),
+        paper_rows=("M2D-CLAP/0.7", "M2D-CLAP (2024)", "M2D-CLAP_2025", "M2D-CLAP (2025)"),
     )
 
     def __init__(
@@ -92,6 +93,10 @@ class M2DClap(M2D):
         else:
             raise UserError("these weights have no audio projector, so no joint space: evaluate them as model 'm2d'")
         self.joint_dim = self.audio_proj.out_dim
+        if isinstance(self.audio_proj, MeanProjector) and not parts.text_proj and not parts.text_encoder:
+            # 2024's: AudioSet, with captions of AudioCaps' clips. VGGSound, WavCaps (which has Freesound's clips, among
+            # them FSD50K's) and Clotho came with 2025 (MODELS 4.1).
+            self.trained_on = ("as20k", "as2m", "as", "audiocaps")
         self.text_proj = unfilled(lambda: text_projector(parts.text_proj))
         load_exactly(self.text_proj, parts.text_proj, what="of the text projector")
         # Not a submodule yet: linear evaluation needs no text encoder. A list hides the module from torch.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from evar.errors import UserError
 from model_adapters.base import ModelInfo, Weights
 from model_adapters.m2d import M2D, NTT_LICENCE
 from model_adapters.networks.m2d_files import Parts
+from model_adapters.networks.options import one_of
 
 
 class MsmMae(M2D):
@@ -50,8 +50,7 @@ class MsmMae(M2D):
         embed_dim: int = 768,
         padding_rule: Literal["auto", "m2d", "original"] = "auto",
     ) -> None:
-        if padding_rule not in ("auto", "m2d", "original"):
-            raise UserError(f"--padding_rule must be auto, m2d or original, not '{padding_rule}'")
+        one_of("padding_rule", padding_rule, "auto", "m2d", "original")
         self._rule = padding_rule
         super().__init__(
             weights=weights,

