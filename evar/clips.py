@@ -282,6 +282,13 @@ def _fingerprint(task: Task, table: pd.DataFrame, identities: Sequence[Identity]
     return digest.hexdigest()
 
 
+def groups_of(clips: Clips, rows: NDArray[np.int64]) -> list[str] | None:
+    """Return the group (speaker, recording) of each of ``rows``; None where no two of them share one."""
+    groups = clips.groups
+    of_rows = None if groups is None else [groups[n] for n in rows]
+    return None if of_rows is None or len(set(of_rows)) == len(of_rows) else of_rows
+
+
 def task_interval(clips: Clips, outputs: NDArray[Any], rows: NDArray[np.int64]) -> Interval:
     """Return the bootstrap interval of a score that the task defines, over its groups (patients).
 

@@ -29,23 +29,30 @@ def write_predictions(
 ) -> dict[str, str]:
     """Write the files that go with the result at ``path`` and return their names.
 
-    Single-label tasks: ``….predictions.csv`` (file, part, label, one column of predicted labels per seed) and
-    ``….confusion.csv`` (rows true, columns predicted, counts over all seeds). Multi-label tasks: ``….scores.npz`` with
-    ``files [N]``, ``labels [C]`` and ``scores [seeds, N, C]``.
+    Single-label tasks: ``….predictions.csv`` (file, part, label, the group where the task has groups, one column of
+    predicted labels per seed) and ``….confusion.csv`` (rows true, columns predicted, counts over all seeds).
+    Multi-label tasks: ``….scores.npz`` with ``files [N]``, ``labels [C]``, ``scores [seeds, N, C]``, ``targets [N, C]``
+    and, where there are any, ``groups [N]``. So :mod:`evar.compare` needs no data.
     """
     tested = np.concatenate([part.test for part in parts])
     names = clips.task.labels
     every = clips.names
     files = [every[n] for n in tested]
+    of_clip = clips.groups
+    groups = None if of_clip is None else [of_clip[n] for n in tested]
     outputs = [np.concatenate([fit.scores for fit in of_seed]) for of_seed in fits]
     if clips.task.multi_label:
-        return {"scores": _write_scores(path.with_suffix(".scores.npz"), files, names, np.stack(outputs))}
+        arrays = {"files": np.array(files), "labels": np.array(names), "targets": clips.targets[tested] > 0}
+        arrays |= {"scores": np.stack(outputs).astype(np.float32)}
+        arrays |= {} if groups is None else {"groups": np.array(groups)}
+        return {"scores": _write_arrays(path.with_suffix(".scores.npz"), arrays)}
     where = [part.name for part in parts for _ in part.test]
     truth = clips.targets[tested]
     guesses = [scores.argmax(axis=1) for scores in outputs]
-    header = ["file", "part", "label", *([f"seed {s}" for s in seeds] or ["predicted"])]
+    grouped = ["group"] if groups is not None else []
+    header = ["file", "part", "label", *grouped, *([f"seed {s}" for s in seeds] or ["predicted"])]
     rows = (
-        [file, part, names[label], *(names[g[n]] for g in guesses)]
+        [file, part, names[label], *(groups[n : n + 1] if groups is not None else []), *(names[g[n]] for g in guesses)]
         for n, (file, part, label) in enumerate(zip(files, where, truth, strict=True))
     )
     confusion = sum(metrics.confusion_matrix(scores, truth, len(names)) for scores in outputs)
@@ -56,9 +63,9 @@ def write_predictions(
     }
 
 
-def _write_scores(path: Path, files: list[str], labels: Sequence[str], scores: NDArray[Any]) -> str:
+def _write_arrays(path: Path, arrays: dict[str, Any]) -> str:
     part = path.with_name(f".{path.name}.{os.getpid()}.part.npz")
-    np.savez_compressed(part, files=np.array(files), labels=np.array(labels), scores=scores.astype(np.float32))
+    np.savez_compressed(part, **arrays)
     os.replace(part, path)
     return path.name
 
