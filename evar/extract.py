@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from evar.audio.corruptions import Corruption
 from evar.audio.decode import RESAMPLER
-from evar.audio.loading import ClipItem, broken_files, load_batches
-from evar.audio.windows import Padding, is_longer, random_position, unit_samples
+from evar.audio.loading import ClipItem, LoadedBatch, broken_files, load_batches, workers_for
+from evar.audio.windows import Padding, cut, is_longer, random_position, unit_samples
 from evar.clips import WINDOW_SEED, Clips, training_clips
 from evar.errors import UserError
 from evar.paths import cache_dir
@@ -32,6 +34,8 @@ from model_adapters.base import Prepares
 from model_adapters.registry import Model
 
 Precision = Literal["fp32", "bf16"]
+TrainWindow = Literal["random", "front"]
+Stored = Literal["float", "int16"]
 Space = Literal["clip", "joint"]
 """``clip``: what ``embed`` gives, for linear evaluation; ``joint``: what ``embed_audio`` gives, for zero-shot."""
 
@@ -66,10 +70,16 @@ def model_facts(
     padding: Padding = "zeros",
     *,
     whole: bool = False,
+    corruption: Corruption | None = None,
+    stored: Stored = "float",
+    batch_size: int = 0,
 ) -> dict[str, Any]:
     """Return everything that determines an embedding beside the clip itself."""
     adapter = model.adapter
-    how = {"padding": padding} if padding != "zeros" else {}  # named only where it differs: stores stay valid
+    how: dict[str, Any] = {"padding": padding} if padding != "zeros" else {}  # only where it differs: stores stay valid
+    how |= {"corruption": corruption.facts()} if corruption is not None else {}
+    how |= {"stored": stored} if stored != "float" else {}
+    how |= {"batch_size": batch_size} if batch_size and adapter.batch_matters else {}
     return {
         "model": model.name,
         "version": adapter.version,
@@ -103,23 +113,36 @@ def embed_clips(
     workers: int | None = None,
     cache: Path | None = None,
     whole: bool = False,
+    corruption: Corruption | None = None,
+    prepared: bool = False,
+    train_window: TrainWindow = "random",
+    stored: Stored = "float",
 ) -> Embeddings:
     """Embed the front windows of the clips ``front`` and the training windows of the clips ``training``.
 
     ``whole``: each clip in its full length, uncut and by itself (retrieval), instead of its front window.
+    ``corruption``: what is done to each front window first; ``prepared``: the adapter has been, in this process.
+    ``train_window``: where the training window of a longer clip lies. ``stored``: ``int16`` rounds what the model hears
+    to 16 bits, as the platform's resampled copies are.
 
     What the store has is not computed again. Broken files are reported together at the end, after everything that can
     be embedded has been stored.
     """
     if whole and len(training):
         raise ValueError("whole clips have no training windows")
+    if corruption is not None and len(training):
+        raise ValueError("nothing is trained on corrupted clips")
     batch_size = 1 if whole else batch_size  # clips of several lengths would have to be padded
-    wanted, front_row, training_row = _windows(model, clips, front, training)
+    wanted, front_row, training_row = _windows(model, clips, front, training, train_window)
     keys = [clip_key(clips.identities[n].digest, window) for n, window in wanted]
     examples = training_clips(clips)
     unit_seconds, padding, rate = clips.task.unit_seconds, clips.task.padding, model.adapter.sample_rate
-    reading = Reading(rate, None if whole else unit_samples(rate, unit_seconds), padding, batch_size, workers)
-    facts = model_facts(model, unit_seconds, precision, space, examples.fingerprint, padding, whole=whole)
+    unit = None if whole else unit_samples(rate, unit_seconds)
+    reading = Reading(rate, unit, padding, batch_size, workers, corruption)
+    facts = model_facts(
+        model, unit_seconds, precision, space, examples.fingerprint, padding, whole=whole, corruption=corruption,
+        stored=stored, batch_size=batch_size,
+    )  # fmt: skip
     store = EmbeddingStore((cache or cache_dir()) / "embeddings", facts, _dimension(model, space))
     vectors, there = store.rows(keys)
     computed, prepare_cpu = 0, 0.0
@@ -130,13 +153,13 @@ def embed_clips(
             _, there = store.rows(keys)  # another process may have done it while this one waited for the lock
             if not there.all():
                 begin = time.process_time()
-                _prepare(model, unit_seconds, examples, device)
+                _prepare(model, unit_seconds, None if prepared else examples, device)
                 prepare_cpu = time.process_time() - begin
                 write_atomically(store.folder / STATE, json.dumps(model.adapter.state()))
                 # Files of equal content are one clip here: the first of them is read.
                 once = sorted({key: n for n, key in reversed(list(enumerate(keys)))}.values())
                 items = [_item(clips, *wanted[n]) for n in once]
-                embed = _embedder(model, space, device, precision)
+                embed = embedder(model, space, device, precision, stored)
                 computed = _run(embed, items, [keys[n] for n in once], there[once], writer.append, reading)
         vectors, there = store.rows(keys)
     state = json.loads((store.folder / STATE).read_text())
@@ -144,7 +167,11 @@ def embed_clips(
 
 
 def _windows(
-    model: Model, clips: Clips, front: NDArray[np.int64], training: NDArray[np.int64]
+    model: Model,
+    clips: Clips,
+    front: NDArray[np.int64],
+    training: NDArray[np.int64],
+    train_window: TrainWindow,
 ) -> tuple[list[tuple[int, str]], NDArray[np.int64], NDArray[np.int64]]:
     """List the (clip, window) pairs that are needed, each once, and each clip's row in that list per role."""
     rate = model.adapter.sample_rate
@@ -155,7 +182,7 @@ def _windows(
     for number in sorted({*front.tolist(), *training.tolist()}):
         identity = clips.identities[number]
         longer = is_longer(identity.frames, identity.sample_rate, rate, unit)
-        random_window = f"random:{WINDOW_SEED}" if longer else FRONT
+        random_window = f"random:{WINDOW_SEED}" if longer and train_window == "random" else FRONT
         for window in sorted({FRONT, random_window}):
             rows.setdefault((number, window), len(rows))
         front_row[number] = rows[number, FRONT]
@@ -179,7 +206,7 @@ def _dimension(model: Model, space: Space) -> int:
 
 def _prepare(model: Model, unit_seconds: float, examples: Any, device: str) -> None:
     model.adapter.to(device)
-    if model.adapter.needs_prepare and isinstance(model.adapter, Prepares):
+    if examples is not None and model.adapter.needs_prepare and isinstance(model.adapter, Prepares):
         with torch.inference_mode():
             model.adapter.prepare(unit_seconds, examples)
 
@@ -196,15 +223,20 @@ class Reading:
     padding: Padding
     batch_size: int
     workers: int | None
+    corruption: Corruption | None = None
+    """What is done to each window's real samples, before anything is put behind them."""
 
 
-def _embedder(model: Model, space: Space, device: str, precision: Precision) -> Embed:
+def embedder(model: Model, space: Space, device: str, precision: Precision, stored: Stored = "float") -> Embed:
+    """Return how a batch is embedded: ``(waveforms [B, T], lengths [B]) -> [B, D]``, float32 in the main memory."""
     function: Embed = getattr(model.adapter, "embed" if space == "clip" else "embed_audio")
     kind = torch.device(device).type
     torch.backends.cudnn.allow_tf32 = False  # convolutions in real float32, as matrix products are by default
 
     def embed(waveforms: Tensor, lengths: Tensor) -> Tensor:
         lower = torch.autocast(kind, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
+        if stored == "int16":
+            waveforms = (waveforms * 32768).round().clamp(-32768, 32767) / 32768
         with torch.inference_mode(), lower:
             found = function(waveforms.to(device, non_blocking=True), lengths.to(device, non_blocking=True))
         return found.float().cpu()
@@ -232,8 +264,10 @@ def _run(
             reading.sample_rate,
             reading.unit,
             workers=reading.workers,
-            padding=reading.padding,
+            padding="zeros" if reading.corruption else reading.padding,
         )
+        if reading.corruption is not None:
+            loaded_batches = _corrupted(loaded_batches, [[keys[n] for n in batch] for batch in todo], reading)
         for batch, loaded in zip(todo, loaded_batches, strict=True):
             broken |= loaded.broken
             if loaded.numbers:
@@ -246,6 +280,24 @@ def _run(
     if broken:
         raise broken_files(broken, len(items), "replace them, or delete them and go on with --incomplete")
     return done
+
+
+def _corrupted(
+    batches: Iterator[LoadedBatch], keys: Sequence[Sequence[bytes]], reading: Reading
+) -> Iterator[LoadedBatch]:
+    """Yield the batches with their clips corrupted, each seeded by its key, side by side in threads."""
+    corruption = reading.corruption
+    assert corruption is not None
+    with ThreadPoolExecutor(workers_for(reading.workers), thread_name_prefix="corrupt") as pool:
+        for loaded, of_batch in zip(batches, keys, strict=True):
+            waveforms, lengths = loaded.clips.waveforms, loaded.clips.lengths.clone()
+            heard = [wave[:length].numpy() for wave, length in zip(waveforms, lengths.tolist(), strict=True)]
+            seeds = [of_batch[number] for number in loaded.numbers]
+            changed = pool.map(corruption.apply, heard, [reading.sample_rate] * len(heard), seeds)
+            for row, samples in enumerate(changed):
+                window, real = cut(samples, waveforms.shape[1], padding=reading.padding)
+                waveforms[row], lengths[row] = torch.from_numpy(window), real
+            yield loaded._replace(clips=loaded.clips._replace(waveforms=waveforms, lengths=lengths))
 
 
 def _check_finite(vectors: NDArray[np.float32], paths: Sequence[Path]) -> None:

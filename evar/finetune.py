@@ -26,6 +26,7 @@ from evar import ranks, statistics
 from evar.cli import main
 from evar.clips import Clips
 from evar.command import Request, at_least_one, options_of_models, pick_device, request
+from evar.efficiency import efficiency as measured_efficiency
 from evar.errors import UserError
 from evar.extract import Precision
 from evar.finetune_fit import FoldFit, Job, fit_fold, tested_again
@@ -36,6 +37,7 @@ from evar.finetune_settings import (
     PatchoutMode,
     Preset,
     Sampler,
+    Schedule,
     Selection,
     ShortClips,
     check_clips,
@@ -85,12 +87,14 @@ def finetune(
     sampler: Sampler | None = None,
     draws: int | None = None,
     short_clips: ShortClips | None = None,
+    schedule: Schedule | None = None,
     select: Selection | None = None,
     eval_only: bool = False,
     accumulate: int = 1,
     checkpoint_every: int = 0,
     recompute: bool = False,
     compile: bool = False,
+    efficiency: bool = True,
     incomplete: bool = False,
     device: str = "auto",
     precision: Precision = "fp32",
@@ -131,12 +135,14 @@ def finetune(
         sampler: shuffle; weighted by the task's weights (AS2M); balanced over classes
         draws: clips per epoch of the weighted or balanced sampler; 0 for as many as there are
         short_clips: what follows a short clip: silence, or reference: zeros in the raw log-mel (published, AS2M)
+        schedule: the learning rate as the published code sets it (reference), or textbook: no step at 0, no drop
         select: best epoch (published), or last
         eval_only: test the kept models of this run again, without training
         accumulate: parts of a batch that pass one after the other, to save memory; batch norms see each by itself
         checkpoint_every: optimiser steps between checkpoints; 0: after every epoch only
         recompute: keep no activations inside the encoder's blocks but compute them again, to save memory
         compile: compile the network (GPU)
+        efficiency: measure parameters, FLOPs, speed and memory of the encoder beside the score
         incomplete: go on with an incomplete copy of a data set; every result then says so
         device: auto, cpu, cuda or cuda:N
         precision: fp32, or bf16 (autocast)
@@ -155,7 +161,7 @@ def finetune(
     for run in runs:
         check_clips(opened[run.task], run.settings)
     jobs = [run.job(asked.weights, opened[run.task], machine, runs_dir(results)) for run in runs]
-    found = [evaluate_finetune(job, seeds, eval_only=eval_only, force=force)[0] for job in jobs]
+    found = [evaluate_finetune(job, seeds, eval_only=eval_only, force=force, cost=efficiency)[0] for job in jobs]
     if ranks.is_main():
         print_results(found)
     ranks.stop()
@@ -217,8 +223,13 @@ def with_model_options(model: str, settings: FinetuneSettings, options: dict[str
     return {name: text for name, text in asked.items() if name in known} | options
 
 
-def evaluate_finetune(job: Job, seeds: int, *, eval_only: bool = False, force: bool = False) -> tuple[Result, bool]:
-    """Return ``(result of one model on one task, whether it was there already)``; writes the result file on rank 0."""
+def evaluate_finetune(
+    job: Job, seeds: int, *, eval_only: bool = False, force: bool = False, cost: bool = False
+) -> tuple[Result, bool]:
+    """Return ``(result of one model on one task, whether it was there already)``; writes the result file on rank 0.
+
+    ``cost``: measure what the encoder costs as well.
+    """
     model = load_model(job.model, job.weights, job.options)
     own, _ = suited(job.settings, model.adapter, model_options(job.model))
     usual, _ = suited(usual_settings(job.clips.task.name), model.adapter, model_options(job.model))
@@ -227,6 +238,8 @@ def evaluate_finetune(job: Job, seeds: int, *, eval_only: bool = False, force: b
     subject = run_id(subject_facts(model, job.clips, job.machine.precision, "clip"))
     how = {"preset": job.preset, "precision": job.machine.precision, "accumulate": job.machine.accumulate}
     settings = asdict(job.settings) | how | {"seeds": seeds}
+    if settings["schedule"] == "reference":
+        settings.pop("schedule")  # named only where it differs: ids of earlier runs stay what they are
     run = run_id({"protocol": "finetune", "subject": subject, "settings": settings})
     path = result_path(job.folder, model.name, job.clips.task.name, "finetune", run)
     numbers = [FIRST_SEED + n for n in range(seeds)]
@@ -238,7 +251,10 @@ def evaluate_finetune(job: Job, seeds: int, *, eval_only: bool = False, force: b
         fits = [[fit(job, seed, part, work_folder(path)) for part in job.clips.parts()] for seed in numbers]
         facts = {"run_id": run, "subject": subject, "seeds": numbers, "weights": weights_facts(model)}
         changed = {name: value for name, value in asdict(own).items() if value != getattr(usual, name)}
-        return _result(job, model, fits, path, settings | {"changed": changed}) | facts
+        result = _result(job, model, fits, path, settings | {"changed": changed}) | facts
+        if cost and ranks.is_main():
+            result["efficiency"] = _cost(job, model)
+        return result
 
     once = run_once if ranks.world() == 1 else _together
     result, there = once(path, compute, force=force or eval_only)
@@ -249,6 +265,18 @@ def evaluate_finetune(job: Job, seeds: int, *, eval_only: bool = False, force: b
             if note:
                 say(f"  {note}")
     return result, there
+
+
+def _cost(job: Job, model: Model) -> dict[str, Any]:
+    """Return the cost of embedding with the encoder as it was before fine-tuning, which changes weights alone."""
+    return measured_efficiency(
+        model,
+        job.clips.task.unit_seconds,
+        batch_size=max(1, job.settings.batch_size // ranks.world()),
+        device=str(job.machine.device),
+        precision=job.machine.precision,
+        prepared=False,
+    )
 
 
 def _forget(work: Path) -> None:

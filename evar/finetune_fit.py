@@ -140,7 +140,7 @@ class _Loop:
         self.network = FineTuned(adapter_of(job, part), len(task.labels)).to(job.machine.device)
         self.network.freeze(s)
         optimiser = make_optimiser(s.optimizer, self.network, weight_decay=s.weight_decay, layer_decay=s.layer_decay)
-        lrs = finetune_lr(s.lr, s.epochs, s.warmup_epochs, self.per_epoch)
+        lrs = finetune_lr(s.lr, s.epochs, s.warmup_epochs, self.per_epoch, reference=s.schedule == "reference")
         machine = job.machine
         self.trainer = Trainer(
             self.network,

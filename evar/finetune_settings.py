@@ -16,6 +16,7 @@ OptimiserName = Literal["sgd", "lars", "adamw", "lamb"]
 Sampler = Literal["shuffle", "weighted", "balanced"]
 PatchoutMode = Literal["reference", "intended"]
 Selection = Literal["best", "last"]
+Schedule = Literal["reference", "textbook"]
 ShortClips = Literal["silence", "reference"]
 DECAY = 1e-4
 """Weight decay of AdamW; the other optimisers have none (RUNNERS 2.6)."""
@@ -55,6 +56,8 @@ class FinetuneSettings:
     """Clips per epoch of the weighted or balanced sampler; 0 for as many as there are."""
     short_clips: ShortClips = "silence"
     """What follows a short clip: silence; or, as the platform does with AudioSet, zeros in the raw log-mel."""
+    schedule: Schedule = "reference"
+    """``reference``: set after the step, as on the platform; or the textbook's (:func:`evar.schedules.finetune_lr`)."""
     select: Selection = "best"
     """``best``: of the best validation epoch, or without validation part of the best test epoch; ``last``."""
 

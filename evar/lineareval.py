@@ -6,6 +6,7 @@
    clip or, if it is longer than the task's unit, one random window that folds and seeds share.
 2. Per fold and seed a linear layer is trained on standardised embeddings and the best-validation weights are tested.
 3. A seed's score is the plain mean over folds; the result is the mean over seeds ± the 95 % Student interval.
+4. With --corrupt the same probes also score the test clips under each corruption (docs/robustness.md).
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ from numpy.typing import NDArray
 
 from evar import statistics
 from evar.cli import main
-from evar.clips import Clips, Part, task_interval
+from evar.clips import Clips, Part, groups_of, task_interval
 from evar.command import at_least_one, options_of_models, pick_device, request, run_cells
+from evar.corrupt import corruption_names, embed_corrupted, print_robustness, robustness, scores_under, with_corrupted
+from evar.efficiency import efficiency as measured_efficiency
 from evar.errors import UserError
-from evar.extract import Embeddings, Precision, embed_clips
+from evar.extract import Embeddings, Precision, Stored, TrainWindow, embed_clips
 from evar.outputs import per_class, write_predictions
 from evar.paths import runs_dir
-from evar.probes import Fit, Fold, adam_probe, logistic_probe
+from evar.probe_rows import Rows, rows_of
+from evar.probes import Fit, adam_probe, logistic_probe
 from evar.progress import bar
 from evar.report import print_results
 from evar.results import Result, now, read_result, read_results, result_path, run_id, run_once, versions, write_result
@@ -36,6 +40,10 @@ from model_adapters.registry import Model
 
 FIRST_SEED = 42
 Probe = Literal["adam", "logistic"]
+
+
+CHOICES = ("ties", "train_window", "stored", "corrupt")
+"""Settings that a result names only where they are not the default."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,12 @@ class ProbeSettings:
     max_epochs: int = 200
     patience: int = 20
     valid_rule: Literal["random", "grouped"] = "random"
+    ties: Literal["latest", "first"] = "latest"
+    """Which of several epochs with the best validation score is kept."""
+    train_window: TrainWindow = "random"
+    stored: Stored = "float"
+    corrupt: tuple[str, ...] = ()
+    """Full names of the corruptions under which the test clips are scored as well (:mod:`evar.corrupt`)."""
 
 
 def lineareval(
@@ -64,6 +78,11 @@ def lineareval(
     max_epochs: int = 200,
     patience: int = 20,
     valid_rule: Literal["random", "grouped"] = "random",
+    ties: Literal["latest", "first"] = "latest",
+    train_window: TrainWindow = "random",
+    stored: Stored = "float",
+    corrupt: tuple[str, ...] = (),
+    efficiency: bool = True,
     incomplete: bool = False,
     device: str = "auto",
     precision: Precision = "fp32",
@@ -87,6 +106,12 @@ def lineareval(
         max_epochs: upper bound of the adam probe's epochs
         patience: epochs without a new best validation score before the adam probe stops
         valid_rule: how a task without validation part gets one: random (published) or grouped by recording
+        ties: of epochs with equal validation score the latest is kept (published), or the first
+        train_window: of a training clip longer than the task's unit, a random place (published) or the front
+        stored: float, or int16: audio rounded to 16 bits, as the platform's resampled copies are
+        corrupt: also score the test clips under noise:10dB, pink, reverb, clip, mp3:32k, lowpass:4k, gain, resample,
+            telephone (comma-separated; the severity may be left out)
+        efficiency: measure parameters, FLOPs, speed and memory beside the score
         incomplete: go on with an incomplete copy of a data set; every result then says so
         device: auto, cpu, cuda or cuda:N
         precision: fp32, or bf16 (autocast: faster, embeddings change a little)
@@ -97,19 +122,25 @@ def lineareval(
     at_least_one(seeds=seeds, max_epochs=max_epochs, patience=patience, batch_size=batch_size)
     _positive(lr)
     asked = request(model, task, weights=weights, root=root, data=data, incomplete=incomplete, options=options)
-    machine = Machine(pick_device(device), precision, batch_size, workers)
+    names = corruption_names(corrupt)
+    if names and stored != "float":
+        raise UserError("--stored=int16 and --corrupt do not go together: run them one after the other")
+    machine = Machine(pick_device(device), precision, batch_size, workers, efficiency)
     folder = runs_dir(results)
     found: list[Result] = []
     for kind in ("adam", "logistic") if probe == "both" else (probe,):
 
         def evaluate(one: Model, clips: Clips, kind: Any = kind) -> tuple[Result, bool]:
             rate = lr if lr is not None else one.info.probe_lr
-            settings = ProbeSettings(kind, seeds, rate, max_epochs, patience, valid_rule)
+            settings = ProbeSettings(
+                kind, seeds, rate, max_epochs, patience, valid_rule, ties, train_window, stored, names
+            )
             return evaluate_linear(one, clips, settings, machine, folder, force=force)
 
         found += run_cells(asked, evaluate)
     # Read again: a later probe may have flagged an earlier one's result.
     print_results([read_result(result_path(folder, r["model"], r["task"], "lineareval", r["run_id"])) for r in found])
+    print_robustness(found)
 
 
 def _positive(lr: float | None) -> None:
@@ -125,6 +156,8 @@ class Machine:
     precision: Precision = "fp32"
     batch_size: int = 64
     workers: int | None = None
+    efficiency: bool = False
+    """Whether the model's cost is measured as well (:mod:`evar.efficiency`)."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +174,15 @@ class Run:
     def settings_used(self) -> dict[str, Any]:
         """The settings that the scores depend on (the logistic probe has no learning rate, no seed and no epochs)."""
         used = asdict(self.settings) if self.settings.probe == "adam" else {"probe": "logistic"}
+        for name in CHOICES:
+            used.pop(name, None)
+        # Only where they differ from the published way, so that the ids of published runs stay what they are.
+        default = ProbeSettings()
+        chosen = {name: getattr(self.settings, name) for name in CHOICES}
+        used |= {n: list(v) if isinstance(v, tuple) else v for n, v in chosen.items() if v != getattr(default, n)}
+        if self.settings.probe == "logistic":
+            used.pop("ties", None)
+        used |= {"batch_size": self.machine.batch_size} if self.model.adapter.batch_matters else {}
         return used | {"precision": self.machine.precision}
 
     @property
@@ -201,58 +243,81 @@ def _compute(run: Run, path: Path) -> Result:
         precision=machine.precision,
         batch_size=machine.batch_size,
         workers=machine.workers,
+        train_window=run.settings.train_window,
+        stored=run.settings.stored,
     )
     embedded, embedded_cpu = time.perf_counter(), time.process_time()
-    fits = _fit(run, embeddings, parts)
+    rows = rows_of(clips, embeddings, parts)
+    fits = _fit(run, rows)
     result = _result(run, fits, parts, embeddings.state)
     result["files"] = write_predictions(path, clips, parts, result["seeds"], fits)
+    fitted, fitted_cpu = time.perf_counter(), time.process_time()
     result["timings"] = {
         "embedding": round(embedded - begin, 3),
-        "probe": round(time.perf_counter() - embedded, 3),
+        "probe": round(fitted - embedded, 3),
         "prepare_cpu": round(embeddings.prepare_cpu, 3),
         "embedding_cpu": round(embedded_cpu - begin_cpu - embeddings.prepare_cpu, 3),
-        "probe_cpu": round(time.process_time() - embedded_cpu, 3),
+        "probe_cpu": round(fitted_cpu - embedded_cpu, 3),
         "embedded_windows": float(embeddings.computed),
     }
+    if run.settings.corrupt:
+        result["robustness"] = _robustness(run, rows, parts, testing, embeddings, fits, result["mean"])
+        result["timings"]["corrupted"] = round(time.perf_counter() - fitted, 3)
+    if machine.efficiency:
+        result["efficiency"] = measured_efficiency(
+            run.model,
+            clips.task.unit_seconds,
+            batch_size=machine.batch_size,
+            device=machine.device,
+            precision=machine.precision,
+            prepared=embeddings.computed > 0,
+        )
     return result
 
 
-def _rows(
-    clips: Clips, embeddings: Embeddings
-) -> tuple[NDArray[np.float32], NDArray[Any], list[str] | None, list[str]]:
-    """Return features, labels, groups and names by row of the embeddings (a clip may have two windows, hence two)."""
-    features = embeddings.vectors.take()
-    clip_of = np.zeros(len(features), dtype=np.int64)
-    window = np.zeros(len(features), dtype=np.int64)
-    for number, rows in enumerate((embeddings.front, embeddings.training)):
-        there = rows >= 0
-        clip_of[rows[there]] = np.flatnonzero(there)
-        window[rows[there]] = number
-    groups = clips.groups
-    names = clips.names
-    keys = [f"{names[n]} {w}" for n, w in zip(clip_of, window, strict=True)]
-    return features, clips.targets[clip_of], None if groups is None else [groups[n] for n in clip_of], keys
+def _robustness(
+    run: Run,
+    rows: Rows,
+    parts: Sequence[Part],
+    tested: NDArray[np.int64],
+    embeddings: Embeddings,
+    fits: list[list[Fit]],
+    clean: float,
+) -> dict[str, Any]:
+    """Return what the probes of ``fits``, ``clean`` their score, score on the test clips under each corruption."""
+    names, machine = run.settings.corrupt, run.machine
+    corrupted = embed_corrupted(
+        run.model,
+        run.clips,
+        tested,
+        names,
+        embeddings,
+        device=machine.device,
+        precision=machine.precision,
+        batch_size=machine.batch_size,
+        workers=machine.workers,
+    )
+    # The probes are trained once more, on the same rows to the same weights, and not tested on clean and corrupted
+    # clips at once: a score's last bits may depend on how many rows stand in one product, and clean ones may not move.
+    again = _fit(run, with_corrupted(rows, run.clips, parts, tested, corrupted))
+    return robustness(clean, scores_under(run.clips, parts, names, fits, again))
 
 
-def _fit(run: Run, embeddings: Embeddings, parts: Sequence[Part]) -> list[list[Fit]]:
+def _fit(run: Run, rows: Rows) -> list[list[Fit]]:
     """Return the fits ``[seed][fold]``; the logistic probe needs no seed and has one row."""
     task, settings = run.clips.task, run.settings
-    features, labels, groups, keys = _rows(run.clips, embeddings)
-    rows = embeddings.training
-    folds = [
-        Fold(p.name, rows[p.train], None if p.valid is None else rows[p.valid], embeddings.front[p.test]) for p in parts
-    ]
+    features, labels, folds = rows.features, rows.labels, rows.folds
     shape: dict[str, Any] = {
         "n_classes": len(task.labels),
         "multi_label": task.multi_label,
         "device": run.machine.device,
-        "groups": groups,
+        "groups": rows.groups,
         "class_names": task.labels,
     }
     count = len(folds) * (settings.seeds if settings.probe == "adam" else 1)
     with bar(f"{settings.probe} probe", count, unit="fit") as progress:
         if settings.probe == "logistic":
-            return [logistic_probe(features, labels, folds, keys=keys, progress=progress.update, **shape)]
+            return [logistic_probe(features, labels, folds, keys=rows.keys, progress=progress.update, **shape)]
         return adam_probe(
             features,
             labels,
@@ -262,6 +327,7 @@ def _fit(run: Run, embeddings: Embeddings, parts: Sequence[Part]) -> list[list[F
             max_epochs=settings.max_epochs,
             patience=settings.patience,
             valid_rule=settings.valid_rule,
+            ties=settings.ties,
             progress=progress.update,
             **shape,
         )
@@ -328,9 +394,9 @@ def _interval(
     if run.clips.task.score is not None:
         interval = task_interval(run.clips, outputs, rows)
     elif run.clips.task.multi_label:
-        interval = statistics.map_interval(outputs, targets)
+        interval = statistics.map_interval(outputs, targets, groups=groups_of(run.clips, rows))
     else:
-        interval = statistics.bootstrap_accuracy(outputs.argmax(axis=1) == targets)
+        interval = statistics.bootstrap_accuracy(outputs.argmax(axis=1) == targets, groups=groups_of(run.clips, rows))
     return statistics.bounded(interval), interval.method
 
 

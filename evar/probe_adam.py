@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from evar.probe_data import Fit, Fold, Scaler, check, fit_scaler
-from evar.probe_heads import Head, Pool, Settings, train
+from evar.probe_heads import Head, Pool, Settings, Ties, train
 from evar.probe_splits import grouped_part, random_part
 
 ValidRule = Literal["random", "grouped"]
@@ -42,6 +42,7 @@ def adam_probe(
     weight_decay: float = 1e-8,
     valid_fraction: float = 0.1,
     valid_rule: ValidRule = "random",
+    ties: Ties = "latest",
     groups: Sequence[str] | None = None,
     standardize: bool = True,
     device: str = "cpu",
@@ -55,8 +56,8 @@ def adam_probe(
     StandardScaler over all training rows of the fold (the later validation tenth included: ODDITIES 41 of our notes);
     a linear layer as PyTorch initialises it; loss divided by the number of classes; Adam with L2 weight decay and a
     constant rate; shuffled mini-batches, the last one short; after each epoch the validation accuracy (mAP for
-    multi-label), where a tie counts as better; at the ``patience``-th epoch after the best one the fit stops, and the
-    best weights are scored on the test rows.
+    multi-label), where a tie counts as better (``ties``); at the ``patience``-th epoch after the best one the fit
+    stops, and the best weights are scored on the test rows.
 
     Args:
         features, labels: ``[N, D]`` float32, may be a memory map; int64 ``[N]``, or multi-hot ``[N, C]``. Two classes
@@ -70,6 +71,8 @@ def adam_probe(
         valid_fraction, valid_rule: what is held out where a fold has no validation part. ``random``: as the reference,
             neither stratified nor grouped, drawn again until it has every class; ``grouped``: stratified, by
             ``groups`` and without chance (the same for all seeds).
+        ties: ``latest``: an epoch as good as the best one so far replaces it, as published, and the patience begins
+            anew; ``first``: only a better one does.
         groups, standardize: name of each row's group (speaker, …); False leaves the features as they are.
         device, workers: heads trained at a time on the CPU (default: the cores at hand) do not change a bit of it.
         batched: all heads as one computation (default: yes on every device but the CPU).
@@ -81,7 +84,7 @@ def adam_probe(
     check(features, labels, folds, n_classes=n_classes, multi_label=multi_label, class_names=class_names)
     if not folds or not seeds:
         return [[] for _ in seeds]
-    settings = Settings(n_classes, multi_label, lr, max_epochs, patience, batch_size, weight_decay)
+    settings = Settings(n_classes, multi_label, lr, max_epochs, patience, batch_size, weight_decay, ties)
     work = _Work(features, labels, folds, seeds, settings, standardize, device)
     parts = _valid_parts(labels, folds, seeds, n_classes, valid_fraction, valid_rule, groups)
     at_once = batched if batched is not None else device != "cpu"

@@ -53,7 +53,8 @@ class Scaler:
     ) -> NDArray[Any]:
         """Return ``(features[rows] - mean) / scale`` as ``[n, D]``, computed in ``dtype``, reading piece by piece."""
         out = np.empty((len(rows), len(self.mean)), dtype=dtype)
-        mean, scale = self.mean.astype(dtype), self.scale.astype(dtype)
+        # A scale that ``dtype`` cannot hold would become 0, and the feature NaN: such a feature is as good as constant.
+        mean, scale = self.mean.astype(dtype), np.where(self.scale < np.finfo(dtype).tiny, 1, self.scale).astype(dtype)
         for start in range(0, len(rows), _CHUNK):
             piece = slice(start, start + _CHUNK)
             np.subtract(features[rows[piece]], mean, out=out[piece], dtype=dtype)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ BETAS = (0.9, 0.999)
 EPS = 1e-8
 _ROWS = 4096  # rows scored at a time
 Views = tuple[Tensor, Tensor]
+Ties = Literal["latest", "first"]
+"""Which of the epochs with the best validation score is kept; ``latest`` as published (ODDITIES 5)."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Settings:
     patience: int | None
     batch_size: int
     weight_decay: float
+    ties: Ties = "latest"
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +163,7 @@ def train(
         _epoch(pool, now, state, settings)
         going = []
         for at, (head, score) in enumerate(zip(now, _validate(pool, now, state.p, settings), strict=True)):
-            if score >= head.best:  # ties count as better: the latest of equal epochs is kept (ODDITIES 5)
+            if score > head.best or (score == head.best and settings.ties == "latest"):
                 head.best, head.best_epoch = score, epoch
                 state.best[at].copy_(state.p[at])
             patience = settings.max_epochs if settings.patience is None else settings.patience

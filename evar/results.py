@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import jsonschema.validators
 from filelock import FileLock, Timeout
 
 import evar
 from evar.errors import UserError
 from evar.progress import say
-from evar.store import fingerprint_of, write_atomically
+from evar.store import fingerprint_of, look_again, write_atomically
 
 Result = dict[str, Any]
 PACKAGES = ("torch", "numpy", "scikit-learn", "scipy", "soundfile", "soxr", "transformers")
@@ -30,6 +31,20 @@ PACKAGES = ("torch", "numpy", "scikit-learn", "scipy", "soundfile", "soxr", "tra
 def schema() -> dict[str, Any]:
     """Return the JSON schema of a result file."""
     return json.loads(resources.files("evar").joinpath("result_schema.json").read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=1)
+def _validator() -> Any:
+    """Return the schema's validator; checking the schema itself anew for every file would take most of the time."""
+    kind = jsonschema.validators.validator_for(schema())
+    kind.check_schema(schema())
+    return kind(schema())
+
+
+def _validate(result: Result) -> None:
+    error = jsonschema.exceptions.best_match(_validator().iter_errors(result))
+    if error is not None:
+        raise error
 
 
 def run_id(facts: Mapping[str, Any]) -> str:
@@ -61,6 +76,7 @@ def run_once(path: Path, compute: Callable[[], Result], *, force: bool = False) 
     except Timeout:
         say(f"another process is at the same run ({path.stem}); waiting for its result")
         lock.acquire()
+        look_again(path.parent)
         force = False
     try:
         if path.exists() and not force:
@@ -74,7 +90,7 @@ def run_once(path: Path, compute: Callable[[], Result], *, force: bool = False) 
 
 def write_result(path: Path, result: Result) -> None:
     """Validate and write a result file, atomically."""
-    jsonschema.validate(result, schema())
+    _validate(result)
     write_atomically(path, json.dumps(result, indent=1, allow_nan=False) + "\n")
 
 
@@ -82,7 +98,7 @@ def read_result(path: Path) -> Result:
     """Return a result; raise :class:`UserError` with one line if the file is not a result."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
-        jsonschema.validate(result, schema())
+        _validate(result)
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not JSON (line {error.lineno}: {error.msg})") from None
     except OSError as error:
@@ -100,9 +116,14 @@ def _no_number(constant: str) -> None:
 
 
 def read_results(folder: Path) -> tuple[list[Result], list[str]]:
-    """Return ``(all results of a folder, sorted by file name; a line for each file that is not one)``."""
+    """Return ``(all results of a folder, sorted by file name; a line for each file that is not one)``.
+
+    Maps of embeddings (``….map.json``), which lie beside the results, are neither.
+    """
     results, problems = [], []
     for path in sorted(folder.glob("*.json")):
+        if path.name.endswith(".map.json"):
+            continue
         try:
             results.append(read_result(path))
         except UserError as error:

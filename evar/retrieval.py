@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from evar.cli import main
 from evar.clips import Clips
 from evar.command import at_least_one, options_of_models, pick_device, request, run_cells
+from evar.efficiency import efficiency as measured_efficiency
 from evar.errors import UserError
 from evar.extract import Precision, embed_clips
 from evar.paths import runs_dir
@@ -52,6 +53,7 @@ def retrieval(
     data: Path | None = None,
     results: Path | None = None,
     draws: int = 10000,
+    efficiency: bool = True,
     incomplete: bool = False,
     device: str = "auto",
     precision: Precision = "fp32",
@@ -72,6 +74,7 @@ def retrieval(
         data: folder of this one task, instead of ROOT/TASK
         results: folder for the result files (default results/runs)
         draws: draws of the bootstrap over clips
+        efficiency: measure parameters, FLOPs, speed and memory beside the score
         incomplete: go on with an incomplete copy of a data set; every result then says so
         device: auto, cpu, cuda or cuda:N
         precision: fp32, or bf16 (autocast)
@@ -83,7 +86,7 @@ def retrieval(
     asked = request(model, task, weights=weights, root=root, data=data, incomplete=incomplete, options=options)
     for one in asked.tasks:
         _refuse_classes(one)
-    settings = Settings(draws, pick_device(device), precision, batch_size, workers)
+    settings = Settings(draws, pick_device(device), precision, batch_size, workers, efficiency)
     folder = runs_dir(results)
     found = run_cells(
         asked, lambda one, clips: evaluate_retrieval(one, clips, settings, folder, force=force), test_only=True
@@ -100,6 +103,8 @@ class Settings:
     precision: Precision = "fp32"
     batch_size: int = 64
     workers: int | None = None
+    efficiency: bool = False
+    """Whether the model's cost is measured as well (:mod:`evar.efficiency`)."""
 
 
 @dataclass(frozen=True)
@@ -216,6 +221,17 @@ def _compute(model: Model, clips: Clips, settings: Settings, queries: Queries, p
         "total": round(time.perf_counter() - begin, 3),
         "embedded_windows": float(embeddings.computed),
     }
+    if settings.efficiency:
+        seconds = float(np.mean([clips.identities[n].seconds for n in queries.rows]))
+        result["efficiency"] = measured_efficiency(
+            model,
+            round(seconds, 1) or 0.1,
+            batch_size=1,
+            space="joint",
+            device=settings.device,
+            precision=settings.precision,
+            prepared=embeddings.computed > 0,
+        )
     return result
 
 

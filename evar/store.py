@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import threading
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,7 @@ class EmbeddingStore:
         except Timeout:
             say(f"another process is embedding the same clips ({self.folder.name[:8]}/{work}); waiting for it")
             lock.acquire()
+        look_again(self.folder)
         try:
             yield Writer(self.folder / work, self.dim)
         finally:
@@ -107,15 +108,21 @@ class Vectors:
 
 
 def read_pair(base: Path, dim: int) -> tuple[list[bytes], NDArray[np.float32]]:
-    """Return the keys and the vectors (memory-mapped) of one pair of files; a half-written tail is left out."""
-    raw = base.with_suffix(".keys").read_bytes() if base.with_suffix(".keys").exists() else b""
-    vectors = base.with_suffix(".vectors")
-    size = vectors.stat().st_size if vectors.exists() else 0
-    count = min(len(raw) // KEY_BYTES, size // (4 * dim))
-    keys = [raw[i * KEY_BYTES : (i + 1) * KEY_BYTES] for i in range(count)]
-    if count == 0:
-        return [], np.empty((0, dim), dtype=np.float32)
-    return keys, np.memmap(vectors, dtype="<f4", mode="r", shape=(count, dim))
+    """Return the keys and the vectors (memory-mapped) of one pair of files; a half-written tail is left out.
+
+    What there is, and how much, is asked of files that have been opened, the keys first: on NFS only an open is sure to
+    show what another host has written, while ``exists`` and ``stat`` may answer from memory for up to a minute.
+    """
+    try:
+        raw = base.with_suffix(".keys").read_bytes()
+        with open(base.with_suffix(".vectors"), "rb") as handle:
+            count = min(len(raw) // KEY_BYTES, os.fstat(handle.fileno()).st_size // (4 * dim))
+            if count:
+                keys = [raw[i * KEY_BYTES : (i + 1) * KEY_BYTES] for i in range(count)]
+                return keys, np.memmap(handle, dtype="<f4", mode="r", shape=(count, dim))
+    except FileNotFoundError:
+        pass
+    return [], np.empty((0, dim), dtype=np.float32)
 
 
 class Writer:
@@ -123,16 +130,17 @@ class Writer:
 
     def __init__(self, base: Path, dim: int) -> None:
         self.base, self.dim = base, dim
+        for suffix in (".keys", ".vectors"):  # made where missing, so that below no file is thought to be missing
+            with open(base.with_suffix(suffix), "ab"):
+                pass
         keys, _ = read_pair(base, dim)
         self._cut(".vectors", len(keys) * 4 * dim)
         self._cut(".keys", len(keys) * KEY_BYTES)
 
     def _cut(self, suffix: str, size: int) -> None:
-        path = self.base.with_suffix(suffix)
-        with open(path, "ab"):
-            pass
-        if path.stat().st_size > size:
-            os.truncate(path, size)
+        with open(self.base.with_suffix(suffix), "r+b") as handle:
+            if os.fstat(handle.fileno()).st_size > size:
+                os.ftruncate(handle.fileno(), size)
 
     def append(self, keys: Sequence[bytes], vectors: NDArray[np.float32]) -> None:
         """Append a batch: ``len(keys)`` rows of ``vectors [B, D]``. On disk when this returns."""
@@ -155,7 +163,7 @@ def _append(path: Path, data: bytes) -> None:
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old one or the new one, never a half."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")  # process numbers repeat on other hosts
     try:
         with open(part, "w", encoding="utf-8") as handle:
             handle.write(text)
@@ -164,3 +172,9 @@ def write_atomically(path: Path, text: str) -> None:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def look_again(folder: Path) -> None:
+    """Make an NFS client ask what is in a folder now: otherwise it remembers for up to a minute what was not there."""
+    with suppress(OSError):
+        os.utime(folder)

@@ -22,10 +22,12 @@ from numpy.typing import NDArray
 
 from evar import metrics, statistics
 from evar.cli import main
-from evar.clips import Clips, Part, task_interval
+from evar.clips import Clips, Part, groups_of, task_interval
 from evar.command import at_least_one, options_of_models, pick_device, request, run_cells
+from evar.corrupt import corruption_names, embed_corrupted, print_robustness, robustness, task_score
+from evar.efficiency import efficiency as measured_efficiency
 from evar.errors import UserError
-from evar.extract import Precision, embed_clips
+from evar.extract import Embeddings, Precision, embed_clips
 from evar.outputs import write_predictions
 from evar.paths import runs_dir
 from evar.report import print_results
@@ -46,6 +48,8 @@ def zeroshot(
     results: Path | None = None,
     template: str | None = None,
     draws: int = 10000,
+    corrupt: tuple[str, ...] = (),
+    efficiency: bool = True,
     incomplete: bool = False,
     device: str = "auto",
     precision: Precision = "fp32",
@@ -67,6 +71,9 @@ def zeroshot(
         results: folder for the result files (default results/runs)
         template: caption with {label}, instead of the task's rule; several, separated by |, are averaged
         draws: draws of the bootstrap over clips
+        corrupt: also score the test clips under noise:10dB, pink, reverb, clip, mp3:32k, lowpass:4k, gain, resample,
+            telephone (comma-separated; the severity may be left out)
+        efficiency: measure parameters, FLOPs, speed and memory beside the score
         incomplete: go on with an incomplete copy of a data set; every result then says so
         device: auto, cpu, cuda or cuda:N
         precision: fp32, or bf16 (autocast)
@@ -77,13 +84,16 @@ def zeroshot(
     at_least_one(draws=draws, batch_size=batch_size)
     templates = parse_templates(template)
     asked = request(model, task, weights=weights, root=root, data=data, incomplete=incomplete, options=options)
-    settings = Settings(templates, draws, pick_device(device), precision, batch_size, workers)
+    names = corruption_names(corrupt)
+    settings = Settings(templates, draws, pick_device(device), precision, batch_size, workers, names, efficiency)
     folder = runs_dir(results)
 
     def evaluate(one: Model, clips: Clips) -> tuple[Result, bool]:
         return evaluate_zeroshot(one, clips, settings, folder, force=force)
 
-    print_results(run_cells(asked, evaluate, test_only=True))
+    found = run_cells(asked, evaluate, test_only=True)
+    print_results(found)
+    print_robustness(found)
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,10 @@ class Settings:
     precision: Precision = "fp32"
     batch_size: int = 64
     workers: int | None = None
+    corrupt: tuple[str, ...] = ()
+    """Full names of the corruptions under which the test clips are scored as well (:mod:`evar.corrupt`)."""
+    efficiency: bool = False
+    """Whether the model's cost is measured as well (:mod:`evar.efficiency`)."""
 
 
 class Outputs(NamedTuple):
@@ -154,6 +168,8 @@ def evaluate_zeroshot(
     if sentence_encoder is not None:  # text that is not part of the checkpoint decides the score too
         used["text_encoder"] = sentence_encoder().facts()
     used |= {"precision": settings.precision, "model_options": dict(model.options)}
+    used |= {"corrupt": list(settings.corrupt)} if settings.corrupt else {}
+    used |= {"batch_size": settings.batch_size} if model.adapter.batch_matters else {}
     run = run_id({"protocol": "zeroshot", "subject": subject, "settings": used})
     path = result_path(folder, model.name, clips.task.name, "zeroshot", run)
 
@@ -184,17 +200,60 @@ def _compute(model: Model, clips: Clips, settings: Settings, captions: list[list
         batch_size=settings.batch_size,
         workers=settings.workers,
     )
-    audio = embeddings.vectors.take(embeddings.front[test.test])
-    audio /= np.maximum(np.linalg.norm(audio, axis=1, keepdims=True), 1e-12)
     model.adapter.to(settings.device)
-    outputs = Outputs(audio @ text_vectors(model, captions).T)
+    text = text_vectors(model, captions)
+    outputs = Outputs(similarities(embeddings.vectors.take(embeddings.front[test.test]), text))
     result = _result(model, clips, settings, outputs, test.test) | {"model_state": embeddings.state}
     result["files"] = write_predictions(path, clips, [test], [], [[outputs]])
     result["timings"] = {
         "total": round(time.perf_counter() - begin, 3),
         "embedded_windows": float(embeddings.computed),
     }
+    if settings.corrupt:
+        result["robustness"] = _robustness(model, clips, settings, test.test, embeddings, text, result["mean"])
+    if settings.efficiency:
+        result["efficiency"] = measured_efficiency(
+            model,
+            clips.task.unit_seconds,
+            batch_size=settings.batch_size,
+            space="joint",
+            device=settings.device,
+            precision=settings.precision,
+            prepared=embeddings.computed > 0,
+        )
     return result
+
+
+def similarities(audio: NDArray[np.float32], text: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the cosines ``[N, C]`` of clips ``[N, J]`` (scaled to length 1 in place) and unit vectors ``[C, J]``."""
+    audio /= np.maximum(np.linalg.norm(audio, axis=1, keepdims=True), 1e-12)
+    return audio @ text.T
+
+
+def _robustness(
+    model: Model,
+    clips: Clips,
+    settings: Settings,
+    rows: NDArray[np.int64],
+    embeddings: Embeddings,
+    text: NDArray[np.float32],
+    clean: float,
+) -> dict[str, Any]:
+    """Return the scores of the clips ``rows`` under each corruption, with the same captions."""
+    corrupted = embed_corrupted(
+        model,
+        clips,
+        rows,
+        settings.corrupt,
+        embeddings,
+        space="joint",
+        device=settings.device,
+        precision=settings.precision,
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+    )
+    scores = {one.name: task_score(clips, similarities(one.vectors, text), rows) for one in corrupted}
+    return robustness(clean, scores)
 
 
 def _result(
@@ -208,11 +267,12 @@ def _result(
         also |= found
     elif task.multi_label:
         score = metrics.mean_average_precision(outputs.scores, targets)
-        interval = statistics.map_interval(outputs.scores, targets)
+        interval = statistics.map_interval(outputs.scores, targets, groups=groups_of(clips, rows))
         also["auc"] = metrics.roc_auc(outputs.scores, targets)
     else:
         score = metrics.accuracy(outputs.scores, targets)
-        interval = statistics.bootstrap_accuracy(outputs.scores.argmax(axis=1) == targets, draws=settings.draws)
+        hits, groups = outputs.scores.argmax(axis=1) == targets, groups_of(clips, rows)
+        interval = statistics.bootstrap_accuracy(hits, groups=groups, draws=settings.draws)
     flags, notes = flags_of(model, clips, zero_shot=True)
     low, high, half = statistics.bounded(interval)
     per_class = metrics.per_class(outputs.scores, targets, task.labels)

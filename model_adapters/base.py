@@ -164,6 +164,8 @@ class Adapter(nn.Module):
     """What is done with a clip that is shorter than the model's input; in every result, beside ``long_audio``."""
     weights_sha256: str = ""
     """Checksum of the weights file that was read; ``random:<seed>`` for an untrained network; empty if none."""
+    batch_matters: bool = False
+    """Whether a published fault that was asked for lets embeddings depend on what else is in the batch."""
     needs_prepare: bool = False
     """Whether ``prepare`` must be called (with training clips) before the first clip."""
 

@@ -94,6 +94,7 @@ class CED(Adapter):
             self.class_names = tuple(display_names())
         self.front_end = Spectrogram(CED_FRONT_END)
         self.embedding_dim = found.dim
+        self.batch_matters = reference_split_order
         self.long_audio = "pieces of 1012 frames" + (", mixed within a batch" if reference_split_order else "")
         self.eval()
 

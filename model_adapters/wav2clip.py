@@ -72,6 +72,7 @@ class Wav2Clip(Adapter):
         self.chunked = long_audio == "chunks"
         self.long_audio = f"chunks of {CHUNK_SECONDS} s, averaged" if self.chunked else "whole clip"
         self.front_end = StandardisedSpectrum(standardise)
+        self.batch_matters = standardise == "batch"
         seed = parse_random(weights)
         if seed is None:
             self._read(weights)

@@ -128,6 +128,14 @@ def test_a_run_is_the_plain_loop_of_the_protocol(clips, tmp_path):
     torch.testing.assert_close(weights["head.norm.running_var"], plain.norm.running_var, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(("schedule", "first"), [("reference", [0, 0, 1 / 6]), ("textbook", [0, 1 / 6, 2 / 6])])
+def test_the_learning_rate_follows_the_schedule_asked_for(clips, tmp_path, schedule, first):
+    one = job(clips, tmp_path, warmup_epochs=1, epochs=1, lr=0.5, select="last", schedule=schedule)
+    _, folder, _ = fitted(one)
+    steps = table(folder / "steps.csv")
+    assert [float(s["lr"]) for s in steps] == pytest.approx(first, rel=1e-5)
+
+
 LEARNING = {
     "model": "byol_a", "options": {"feature_d": "16"}, "patchout": 0.0,
     "lr": 0.005, "optimizer": "adamw", "epochs": 6, "mixup": 0.1,

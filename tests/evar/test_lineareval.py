@@ -5,14 +5,17 @@ from __future__ import annotations
 import signal
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from commands import evar, results_in, start
 from golden import needs_shared, shared
 from helpers import CountingAdapter, counting_model, fold_clips
 
+from evar.extract import embedder
 from evar.lineareval import Machine, ProbeSettings, evaluate_linear, mark_probe_limited
 from evar.results import read_result
 
@@ -82,6 +85,54 @@ def test_what_changes_scores_changes_the_run_and_what_changes_speed_does_not(tmp
     assert run_of(ProbeSettings("logistic"), Machine()) != base
     # The logistic probe has no seeds and no learning rate: they make no other run.
     assert run_of(ProbeSettings("logistic", seeds=9, lr=1.0), Machine()) == run_of(ProbeSettings("logistic"), Machine())
+
+
+def test_the_platforms_choices_have_switches_that_are_recorded_only_where_used(tmp_path: Path) -> None:
+    clips = fold_clips(tmp_path / "data", 40, seconds=1.0, unit_seconds=0.5)
+
+    def with_(**switch: str) -> tuple[dict, CountingAdapter]:
+        adapter = CountingAdapter()
+        settings = replace(QUICK, **switch)
+        return evaluate_linear(counting_model(adapter), clips, settings, Machine(), tmp_path / "runs")[0], adapter
+
+    base, first = with_()
+    assert not {"ties", "train_window", "stored", "corrupt"} & base["settings"].keys()
+    assert sum(first.calls) == 80, "clips longer than the unit: a window at the front and a random one of each"
+    found = {}
+    for name, value, computed in (("ties", "first", 0), ("train_window", "front", 0), ("stored", "int16", 80)):
+        found[name], adapter = with_(**{name: value})
+        assert found[name]["settings"][name] == value
+        assert sum(adapter.calls) == computed, name
+    assert len({r["run_id"] for r in (base, *found.values())}) == 4
+
+
+def test_16_bits_are_what_the_model_hears() -> None:
+    heard: list[torch.Tensor] = []
+    adapter = CountingAdapter()
+    adapter.embed = lambda waveforms, lengths: heard.append(waveforms) or waveforms[:, :4]  # type: ignore[method-assign]
+    sound = torch.tensor([[0.1, -1.5, 1.0, 1e-6, 0.5, 0.25, 0.0, -1.0]])
+    embedder(counting_model(adapter), "clip", "cpu", "fp32", "int16")(sound, torch.tensor([8]))
+    steps = heard[0] * 32768
+    assert torch.equal(steps, steps.round())
+    assert steps.min() == -32768 and steps.max() == 32767
+    assert (heard[0] - sound.clamp(-1, 32767 / 32768)).abs().max() <= 0.5 / 32768
+
+
+def test_a_fault_that_mixes_batches_puts_the_batch_size_into_the_run(tmp_path: Path) -> None:
+    clips = fold_clips(tmp_path / "data", 40)
+
+    def run_of(batch_size: int, matters: bool) -> tuple[str, int]:
+        adapter = CountingAdapter()
+        adapter.batch_matters = matters
+        machine = Machine(batch_size=batch_size)
+        result, _ = evaluate_linear(counting_model(adapter), clips, QUICK, machine, tmp_path / "runs")
+        return result["run_id"], sum(adapter.calls)
+
+    plain = run_of(8, False)[0]
+    runs = [run_of(size, True) for size in (8, 16)]
+    assert len({plain, *(run for run, _ in runs)}) == 3
+    assert [computed for _, computed in runs] == [40, 40]
+    assert run_of(16, False) == (plain, 0)
 
 
 def test_probes_that_disagree_beyond_their_intervals_are_flagged_on_both_sides(tmp_path: Path) -> None:

@@ -58,6 +58,15 @@ def test_equals_the_slow_twin(batched, multi_label):
             np.testing.assert_allclose(fits[s][f].scores, scores, atol=1e-5)
 
 
+@pytest.mark.parametrize("batched", [False, True], ids=["side by side", "batched"])
+@pytest.mark.parametrize(("ties", "epochs", "best"), [("latest", 40, 40), ("first", 6, 1)])
+def test_on_a_plateau_the_latest_or_the_first_epoch_is_kept(batched, ties, epochs, best):
+    features, labels, folds = make()
+    standing = SHAPE | {"lr": 1e-12}  # so every epoch has the same validation score
+    for fit in adam_probe(features, labels, folds, [42], ties=ties, batched=batched, **standing)[0]:
+        assert (fit.epochs, fit.best_epoch) == (epochs, best)
+
+
 def test_batched_heads_stop_one_by_one_as_if_alone():
     features, labels, folds = make()
     alone = adam_probe(features, labels, folds, range(5), batched=False, **SHAPE)
@@ -281,3 +290,12 @@ def test_the_scaler_is_scikit_learns_also_for_constant_features():
 def test_draws_differ_by_seed_and_fold():
     firsts = {torch.rand(1, generator=draws_of(s, f)).item() for s in range(3) for f in range(3)}
     assert len(firsts) == 9
+
+
+def test_a_feature_whose_spread_float32_cannot_hold_counts_as_constant():
+    features = np.zeros((6, 2), dtype=np.float32)
+    features[:, 0] = np.arange(6)
+    features[3:, 1] = 1e-45
+    scaler = fit_scaler(features, np.arange(6))
+    scaled = scaler.apply(features, np.arange(6))
+    assert np.isfinite(scaled).all() and scaled[:, 0].std() == pytest.approx(1)
