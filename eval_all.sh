@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# From nothing to a table and a plot.
+# From nothing to the papers' tables.
 #   ./eval_all.sh --pocket                       the embedded pocket suite: no downloads, seconds to a few minutes
-#   ./eval_all.sh MODEL TASK[,TASK] [options]    prepare, linear evaluation, zero-shot where the model can, report
+#   ./eval_all.sh MODEL [WEIGHTS] [options]      Tables 3, 4 and 5 of the M2D-CLAP paper with the published rows beside
+#   ./eval_all.sh MODEL TASK[,TASK] [options]    these tasks only: linear evaluation, zero-shot where the model can
+#   ./eval_all.sh --plan=FILE.toml [options]     a study: many models, tasks, protocols (docs/grid.md)
+# A killed run goes on where it was; --dry_run prints the plan; python -m evar.grid --help lists the options.
 # Sets up an environment (.venv) if none is active.
 set -eu
 ROOT=$(cd "$(dirname "$0")" && pwd)
 . "$ROOT/.ci/environment.sh"
-usage() { sed -n '2,5s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,7s/^# \{0,1\}//p' "$0"; }
 case "${1:-}" in
     "" ) usage >&2; exit 2 ;;
     -h | --help ) usage; exit 0 ;;
@@ -14,14 +17,10 @@ case "${1:-}" in
         shift
         evar_environment pocket,plots
         exec "$PYTHON" -m evar.pocket "$@" ;;
-    --* ) echo "eval_all.sh: error: there is no option $1; see ./eval_all.sh --help" >&2; exit 2 ;;
 esac
-if [ $# -lt 2 ]; then
-    echo "eval_all.sh: error: TASK is missing: ./eval_all.sh MODEL TASK[,TASK] [options]" >&2
-    exit 2
-fi
-evar_environment pocket,plots
-"$PYTHON" -m evar.lineareval "$@"
-if "$PYTHON" -m evar.models "$1" | grep -q zero-shot; then
-    "$PYTHON" -m evar.zeroshot "$@"
-fi
+extras=pocket,plots
+case " $* " in
+    *" --launcher=ray "* | *" --launcher=slurm "* | *" --launcher ray "* | *" --launcher slurm "* ) extras=$extras,grid ;;
+esac
+evar_environment "$extras"
+exec "$PYTHON" -m evar.grid "$@"
