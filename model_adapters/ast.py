@@ -51,7 +51,7 @@ class AstAdapter(Adapter):
         needs_weights=False,
         trained_on=("as20k", "as2m", "as"),
         probe_lr=3e-4,
-        paper_rows=("AST",),
+        paper_rows=("AST", "AST_single-P/S"),
     )
     sample_rate = 16000
     short_audio = "zeros at the end, up to the task's window (at least one patch, 0.175 s)"

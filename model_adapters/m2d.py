@@ -54,7 +54,7 @@ class M2D(Adapter):
         weights=Weights(source="https://github.com/nttcslab/m2d/releases", licence=NTT_LICENCE),
         trained_on=("as20k", "as2m", "as"),
         probe_lr=3e-5,
-        paper_rows=("M2D/0.7", "M2D/0.6", "M2D", "M2D-AS/0.7", "M2D-AS"),
+        paper_rows=("M2D/0.7", "M2D/0.6", "M2D-AS/0.7", "M2D-AS", "M2D-AS_32k"),
     )
     padding: Padding = "m2d"
 

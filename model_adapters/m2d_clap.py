@@ -46,7 +46,7 @@ class M2DClap(M2D):
         # Of 2025's files: what both have been trained on and more.
         trained_on=("as20k", "as2m", "as", "vggsound", "fsd50k", "audiocaps", "clotho"),
         probe_lr=3e-5,
-        paper_rows=("M2D-CLAP/0.7", "M2D-CLAP (2024)", "M2D-CLAP_2025", "M2D-CLAP (2025)"),
+        paper_rows=("M2D-CLAP/0.7", "M2D-CLAP_2025"),
     )
 
     def __init__(

@@ -31,7 +31,7 @@ class MsmMae(M2D):
         weights=Weights(source="https://github.com/nttcslab/m2d/releases", licence=NTT_LICENCE),
         trained_on=("as20k", "as2m", "as"),
         probe_lr=3e-5,
-        paper_rows=("MSM-MAE/0.75",),
+        paper_rows=("MSM-MAE/0.75", "MSM-MAE_2022"),
     )
 
     def __init__(

@@ -85,6 +85,7 @@ TASKS = (
         domain="environment",
         metric="R@1",
         kind="retrieval",
+        paper_name="AudioCaps",
         unit_seconds=10.0,  # of the clips of AudioSet; retrieval hears whole clips
         labels=(),
         # Clips with audio in the copy of the published runs; the tables list 49,838, 495 and 975.

@@ -83,6 +83,7 @@ TASKS = (
         domain="environment",
         metric="R@1",
         kind="retrieval",
+        paper_name="Clotho",
         unit_seconds=30.0,  # the longest clip; retrieval hears whole clips
         labels=(),
         counts={"train": 3839, "valid": 1045, "test": 1045},
