@@ -1,25 +1,27 @@
-"""Results as a table, with the papers' numbers beside them: text, Markdown, CSV or LaTeX, and a plot.
+"""Results as a table, with the papers' numbers beside them: text, Markdown, CSV or LaTeX, a plot, a page of HTML.
 
-python -m evar.report [--results=DIR] [--format=text|markdown|csv|latex] [--out=FILE] [--plot=FILE.png]
+python -m evar.report [--results=DIR] [--format=text|markdown|csv|latex] [--out=FILE] [--html=FILE] [--plot=FILE]
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 
+from evar.averages import term_of
 from evar.cli import main
 from evar.errors import UserError
 from evar.paper import rows_for
+from evar.paper_rows import paper_rows_of
 from evar.paths import runs_dir
 from evar.progress import say
 from evar.results import Result, read_results
+from evar.standings import AVERAGE_NOTE, MARKS, Line, Rows, marks_of, summaries, with_best
 from evar.store import fingerprint_of, write_atomically
 from evar.tables import Cell, Table, render
-from model_adapters.registry import model_info
 from tasks.base import Task, all_tasks
 
 PROTOCOLS = {
@@ -37,6 +39,7 @@ def report(
     results: Path | None = None,
     format: Format = "text",
     out: Path | None = None,
+    html: Path | None = None,
     plot: Path | None = None,
     tasks: tuple[str, ...] = (),
     models: tuple[str, ...] = (),
@@ -50,6 +53,8 @@ def report(
         results: folder of result files (default results/runs)
         format: text, markdown, csv or latex
         out: write the tables to this file instead of printing them
+        html: write a page with tables, plots and every run's settings into this file (instead of printing), for a
+            browser
         plot: draw the results with their intervals into this file (.png, .pdf or .svg; needs the extra 'plots')
         tasks: only these tasks, comma-separated
         models: only these models, comma-separated
@@ -64,15 +69,32 @@ def report(
     wanted = [r for r in found if (not tasks or r["task"] in tasks) and (not models or r["model"] in models)]
     if not wanted:
         raise UserError(f"no results in {folder} fit; run a protocol first, for example python -m evar.lineareval")
-    text = "\n\n".join(render(table, format) for table in tables_of(wanted, paper="all" if paper else "none"))
+    tables = tables_of(wanted, paper="all" if paper else "none")
+    text = "\n\n".join(render(table, format) for table in [*tables, *_robustness(wanted)])
     if out is not None:
         write_atomically(out, text + "\n")
-    else:
+    elif html is None:
         print(text)
+    if html is not None:
+        from evar.html.page import write_page
+
+        write_page(html, wanted, tables, folder, problems, tasks=tasks, models=models)
+        results_said = f"{len(wanted)} result{'s' * (len(wanted) > 1)}"
+        say(f"{html}: {results_said}, {html.stat().st_size / 1e6:.1f} MB; open it in a browser")
     if plot is not None:
         from evar.plots import plot_results
 
         plot_results(wanted, plot)
+
+
+def _robustness(results: list[Result]) -> list[Table]:
+    """Return the table of scores under corruption, if any result has them."""
+    if not any("robustness" in result for result in results):
+        return []
+    from evar.corrupt import robustness_table
+
+    table = robustness_table(results)
+    return [] if table is None else [table]
 
 
 def print_results(results: list[Result]) -> None:
@@ -134,35 +156,29 @@ def tables_of(results: list[Result], *, paper: Literal["all", "near", "none"] = 
         names = [name for name in known if any(r["task"] == name for r in of_protocol)]
         names += sorted({r["task"] for r in of_protocol} - set(names))
         rows = _own_rows(of_protocol)
+        ours = set(rows)
         if paper != "none":
             rows |= _paper_rows(protocol, [known[n] for n in names if n in known], of_protocol, near=paper == "near")
         metrics = {r["task"]: r["metric"] for r in of_protocol}
-        heads = [n if metrics[n] == "accuracy" else f"{n} ({metrics[n]})" for n in names]
+        heads = {n: n if metrics[n] == "accuracy" else f"{n} ({metrics[n]})" for n in names}
         intervals = sorted({r["ci_method"] for r in of_protocol if r["ci_method"]})
         note = "percent; ± half-width of the 95 % interval" + (f": {'; '.join(intervals)}" if intervals else "")
-        tables.append(Table(title, ("model", *heads, "notes"), _as_lines(rows, names), note))
+        tables.append(_table(title, heads, rows, frozenset(set(rows) - ours), note))
     return tables
 
 
-@dataclass
-class Line:
-    """A row in the making: a number per task, what is to be said per task, and where a published row comes from."""
-
-    cells: dict[str, Cell] = field(default_factory=dict)
-    notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    sources: list[str] = field(default_factory=list)
-
-    def note(self, tasks: list[str]) -> str:
-        """Return all notes, each with the tasks it holds for (left out where the table has one task)."""
-        said: dict[str, list[str]] = {}
-        for task in tasks:
-            for text in self.notes.get(task, ()):
-                said.setdefault(text, []).append(task)
-        flags = [text if len(tasks) == 1 else f"{text} ({', '.join(where)})" for text, where in said.items()]
-        return "; ".join([*flags, *dict.fromkeys(self.sources)])
-
-
-Rows = dict[str, Line]
+def _table(title: str, heads: dict[str, str], rows: Rows, published: frozenset[str], note: str) -> Table:
+    """Return the table of ``rows``: a column per task (``heads``: task to head), averages, ranks, notes."""
+    tasks = list(heads)
+    of_tasks = {
+        head: {name: line.cells[t] for name, line in rows.items() if t in line.cells} for t, head in heads.items()
+    }
+    added = summaries(tasks, rows, published)
+    marked = {head: with_best(column) for head, column in of_tasks.items()}
+    marked |= {head: with_best(column, lowest=head.startswith("rank")) for head, column in added.items()}
+    lines = [(name, [c.get(name) for c in marked.values()], line.note(tasks)) for name, line in rows.items()]
+    note = f"{note}; {AVERAGE_NOTE}" if added else note
+    return Table(title, ("model", *marked, "notes"), lines, note, published, len(added))
 
 
 def _own_rows(results: list[Result]) -> Rows:
@@ -170,8 +186,10 @@ def _own_rows(results: list[Result]) -> Rows:
     for result, name in zip(results, row_names(results), strict=True):
         row = row_of(result)  # sorted by time: where two results share a cell, the later one stands
         line, half = rows.setdefault(name, Line()), result["ci95"]
-        line.cells[result["task"]] = Cell(100 * result["mean"], None if half is None else 100 * half)
-        line.notes[result["task"]] = row.notes
+        half = None if half is None else 100 * half
+        line.cells[result["task"]] = Cell(100 * result["mean"], half, marks_of(result["flags"]))
+        line.notes[result["task"]] = tuple(note for note in row.notes if note.replace(" ", "_") not in MARKS)
+        line.terms[result["task"]] = term_of(result)
     return rows
 
 
@@ -194,28 +212,18 @@ def _weights_name(result: Result) -> str:
 
 def _paper_rows(protocol: str, tasks: list[Task], results: list[Result], *, near: bool) -> Rows:
     rows: Rows = {}
-    mine = {row for r in results for row in _paper_rows_of(r["model"])}
+    mine = {row for model in {r["model"] for r in results} for row in paper_rows_of(model)}
     published = rows_for(protocol, tasks, tuple(mine) if near and mine else None)
     if near and not mine:
         published = published[published["source"].str.startswith(MAIN_PAPER)]
     for entry in published.to_dict("records"):
         line = rows.setdefault(f"[{entry['model']}]", Line())
         half = None if pd.isna(entry["ci95"]) else float(entry["ci95"])
-        line.cells[entry["name"]] = Cell(float(entry["value"]), half)
-        line.notes[entry["name"]] = tuple(flag.replace("_", " ") for flag in entry["flags"].split("|") if flag)
+        flags = [flag for flag in entry["flags"].split("|") if flag]
+        line.cells[entry["name"]] = Cell(float(entry["value"]), half, marks_of(flags))
+        line.notes[entry["name"]] = tuple(flag.replace("_", " ") for flag in flags if flag not in MARKS)
         line.sources.append(entry["source"])
     return {name: rows[name] for name in sorted(rows, key=lambda name: name[1:-1] not in mine)}
-
-
-def _paper_rows_of(model: str) -> tuple[str, ...]:
-    try:
-        return model_info(model.partition(":")[0]).paper_rows
-    except UserError:
-        return ()
-
-
-def _as_lines(rows: Rows, tasks: list[str]) -> list[tuple[str, list[Cell | None], str]]:
-    return [(name, [line.cells.get(task) for task in tasks], line.note(tasks)) for name, line in rows.items()]
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from evar.errors import UserError
 from evar.lineareval import Machine, ProbeSettings, evaluate_linear
 from evar.paper import published, rows_for
 from evar.report import report, row_of, tables_of
-from evar.results import Result
+from evar.results import Result, write_result
 from tasks.base import get_task
 
 
@@ -37,8 +37,9 @@ def test_the_papers_rows_are_there_with_their_intervals() -> None:
 
 def test_published_numbers_are_percentages_of_known_protocols() -> None:
     table = published()
-    assert set(table["protocol"]) == {"lineareval", "finetune", "zeroshot"}
-    assert table["value"].between(0, 100).all()
+    main = table["protocol"].isin(["lineareval", "finetune", "zeroshot"])
+    assert set(table["protocol"][main]) == {"lineareval", "finetune", "zeroshot"}
+    assert table["value"][main].between(0, 100).all()
     assert len(table) > 600
 
 
@@ -94,6 +95,35 @@ def test_every_format_is_written(form, result: Result, tmp_path: Path) -> None:
         head, row = list(csv.reader(io.StringIO(text)))
         assert head[:4] == ["protocol", "model", "tiny", "tiny ci95"]
         assert float(row[2]) == pytest.approx(100 * result["mean"])
+
+
+def test_a_page_is_written_instead_of_printing(
+    result: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report(results=tmp_path / "runs", html=tmp_path / "sub" / "page.html")
+    page = (tmp_path / "sub" / "page.html").read_text()
+    assert page.startswith("<!doctype html>") and f"{100 * result['mean']:.1f}" in page
+    shown = capsys.readouterr()
+    assert shown.out == "" and "page.html: 1 result," in shown.err
+
+
+def test_a_map_beside_the_results_is_no_problem(
+    result: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "runs" / "x.map.json").write_text("{}")
+    report(results=tmp_path / "runs")
+    assert "left out" not in capsys.readouterr().err
+
+
+def test_scores_under_corruption_have_a_table_of_their_own(
+    result: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    block = {"clean": result["mean"], "corruptions": {"noise:10dB": {"score": 0.25, "drop": 0.125}}, "mean_drop": 0.125}
+    write_result(tmp_path / "runs" / "x.json", result | {"robustness": block, "task": "other"})
+    report(results=tmp_path / "runs", paper=False)
+    shown = capsys.readouterr().out
+    assert "Robustness" in shown and "noise:10dB" in shown
+    assert "counting · other" in shown and "12.5" in shown
 
 
 def test_a_plot_is_drawn(result: Result, tmp_path: Path) -> None:
