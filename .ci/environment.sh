@@ -21,7 +21,7 @@ evar_environment() {
     wanted=$files-$extras
     if [ -x "$PYTHON" ]; then
         case "$(cat "$venv/.evar-installed" 2>/dev/null)" in
-            "$wanted" | "$files-dev") return 0 ;;  # dev has everything that the other commands need
+            "$wanted" | "$files-dev" | "$files-dev-interop") return 0 ;;  # dev has everything that the other commands need
         esac
     fi
     base=$(evar_python) || return 1

@@ -11,8 +11,10 @@ try:
     distribution = metadata.distribution(NAME)
 except metadata.PackageNotFoundError:
     sys.exit(1)
+if "dev-interop" in extras:
+    extras |= {"dev"}
 if "dev" in extras:
-    extras |= {"pocket", "plots", "parquet"}
+    extras |= {"archives", "grid", "hf", "maps", "parquet", "plots", "pocket"}
 for line in distribution.requires or []:
     requirement, _, marker = line.partition(";")
     needed = re.search(r"extra\s*==\s*['\"]([\w-]+)['\"]", marker)

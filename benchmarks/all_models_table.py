@@ -1,10 +1,11 @@
 """Linear evaluation of every model on FSDD and ESC-50: with its published weights where they lie here, else untrained.
 
-python benchmarks/all_models_table.py --root=DIR [--tasks=fsdd,esc50] [--depth=N] [--out=FILE] [NAME ...]
+python benchmarks/all_models_table.py --root=DIR [--tasks=fsdd,esc50] [--small] [--out=FILE] [NAME ...]
 
-DIR holds a folder per task. ``--depth`` makes untrained networks of so many blocks, where the class allows it: for a
-machine without an accelerator; the table says it. The table goes to stdout, or into the part of ``--out`` between the
-two marks (the file is made if it is not there). Finished results are not run again: a broken run goes on where it was.
+DIR holds a folder per task. ``--small`` makes untrained networks of one block and little width, where the class allows
+it: for a machine without an accelerator; the table says it. The table goes to stdout, or into the part of ``--out``
+between the two marks (the file is made if it is not there). Finished results are not run again: a broken run goes on
+where it was.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 from measure import ROOT, python, table
 
-from evar.convert import keyword_parameters
+from evar.convert import hints_of, keyword_parameters
 from evar.errors import UserError
 from evar.fetch.hub import in_hub_cache
 from evar.fetch.published import find
@@ -28,6 +30,8 @@ from tasks.base import get_task
 
 NOT_ALONE = ("finetuned", "tag_text", "caption_map", "hf")
 """Models that are another one's, or one of the hub's."""
+SMALL = {"depth": "1", "embed_dim": "64", "hidden_size": "64", "width": "16"}
+SMALLEST = ("tiny", "nano", "small", "base")
 BEGIN, END = "<!-- table of benchmarks/all_models_table.py -->", "<!-- end of the table -->"
 INTRODUCTION = "# All models under one condition\n"
 
@@ -45,10 +49,17 @@ def weights_of(name: str) -> str | None:
     return "random"
 
 
-def options_of(name: str, weights: str | None, depth: int) -> list[str]:
-    """Return the options that make an untrained network shallow, where its class allows it."""
-    own = keyword_parameters(adapter_class(name)[0])
-    return [f"--depth={depth}"] if weights and depth and "depth" in own else []
+def options_of(name: str, weights: str | None) -> dict[str, str]:
+    """Return the options that make an untrained network small, where its class has them."""
+    cls = adapter_class(name)[0]
+    own = keyword_parameters(cls)
+    if not weights:
+        return {}
+    options = {option: text for option, text in SMALL.items() if option in own}
+    if "embed_dim" in options and own["embed_dim"].default == 96:  # HTS-AT's kin grow to eight times that
+        options["embed_dim"] = "16"
+    sizes = [size for size in SMALLEST if size in get_args(hints_of(cls).get("size"))]
+    return options | ({"size": sizes[0]} if sizes else {})
 
 
 def evaluate(name: str, task: str, given: argparse.Namespace) -> None:
@@ -56,7 +67,7 @@ def evaluate(name: str, task: str, given: argparse.Namespace) -> None:
     weights = weights_of(name)
     words = [f"--root={given.root}", f"--results={given.results}", f"--device={given.device}", f"--seeds={given.seeds}"]
     words += [f"--batch_size={given.batch_size}", *([f"--weights={weights}"] if weights else [])]
-    words += options_of(name, weights, given.depth)
+    words += [f"--{n}={text}" for n, text in options_of(name, weights).items()] if given.small else []
     begin = time.perf_counter()
     done = subprocess.run(python("-m", "evar.lineareval", name, task, *words), cwd=ROOT, capture_output=True, text=True)
     last = (done.stderr.strip().splitlines() or [""])[-1] if done.returncode else f"{time.perf_counter() - begin:.0f} s"
@@ -73,8 +84,8 @@ def rows_of(names: list[str], tasks: list[str], results: Path) -> list[tuple[str
         if there is None:
             continue
         weights = "untrained" if "untrained" in there["flags"] else there["weights"]["sha256"][:8] or "none"
-        if depth := there["settings"]["model_options"].get("depth"):
-            weights += f", depth {depth}"
+        if "untrained" in there["flags"] and there["settings"]["model_options"]:
+            weights += ", small"
         rows.append((name, weights, *(_score(r) for r in of_model), there["input"]["long_audio"]))
     return rows
 
@@ -102,7 +113,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--depth", type=int, default=0, help="blocks of untrained networks; 0: the published number")
+    parser.add_argument("--small", action="store_true", help="one block and little width, where the class allows it")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     names = given.names or [name for name in model_names() if name not in NOT_ALONE]
@@ -113,7 +124,7 @@ def main() -> None:
     heads = ("model", "weights", *(get_task(task).title for task in tasks), "long clips")
     text = table(rows_of(names, tasks, given.results), heads)
     text += f"\n\nMade by `python benchmarks/all_models_table.py --root=DIR --tasks={given.tasks}"
-    text += (f" --depth={given.depth}" if given.depth else "") + "`"
+    text += (" --small" if given.small else "") + "`"
     text += f" ({json.dumps(versions())})." if given.out else ""
     print(text) if given.out is None else write(given.out, text)
 

@@ -76,7 +76,7 @@ def run(
 
 def _main_name() -> str:
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    return spec.name.removesuffix(".__main__") if spec is not None else "evar"
+    return spec.name.removesuffix(".__main__") if spec is not None else os.path.basename(sys.argv[0]) or "evar"
 
 
 def check(
@@ -189,7 +189,8 @@ def help_text(
     hints, documented = hints_of(command), _documented(command)
     usage = " ".join(n.upper() if p.default is p.empty else f"[{n.upper()}]" for n, p in required.items())
     summary = inspect.cleandoc(command.__doc__ or "").split("\nArgs:")[0].strip()
-    lines = [f"usage: python -m {name} {usage} [--option=value ...]", "", summary, ""]
+    way = "" if name.endswith(".py") else "-m "  # a script with the Python API, or a module
+    lines = [f"usage: python {way}{name} {usage} [--option=value ...]", "", summary, ""]
     for title, group in (("arguments (in this order, or as --name=value)", required), ("options", own)):
         if group:
             lines.append(f"{title}:")

@@ -14,7 +14,7 @@ if [ "${1:-}" = --lowest ]; then
     EVAR_VENV=${EVAR_VENV:-$ROOT/.venv-lowest}
     evar_environment dev "$ROOT/.ci/constraints-lowest.txt"
 else
-    evar_environment dev
+    evar_environment dev-interop
 fi
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 if [ -z "$lowest" ] && [ $# -eq 0 ]; then

@@ -11,7 +11,7 @@ import pytest
 
 HOME = Path(__file__).resolve().parents[2]
 PROTOCOLS = {"evar.lineareval", "evar.zeroshot", "evar.finetune", "evar.retrieval"}
-ORCHESTRATORS = {"evar.pocket", "evar.grid", "evar.pretrain.__main__", "evar.pretrain.side_eval"}
+ORCHESTRATORS = {"evar.pocket", "evar.grid.__main__", "evar.pretrain.__main__", "evar.pretrain.side_eval"}
 """What runs several protocols in a row; nothing else imports these."""
 
 

@@ -19,6 +19,7 @@ from evar.lineareval import lineareval
 from model_adapters.registry import Model, adapter_class, load_model, model_info, model_names
 
 NEEDS_MORE = {
+    "mteb": "a model that the package mteb knows (tests/model_adapters/test_mteb_adapter.py)",
     "finetuned": "the folder of a fine-tuned model (tests/model_adapters/test_finetuned.py)",
 }
 SMALL = {"depth": "1", "embed_dim": "64", "hidden_size": "64", "width": "16"}
