@@ -1,8 +1,8 @@
 """Cells that take a moment and no torch: for tests of launchers, whose workers are processes of their own.
 
 ``sitecustomize`` is imported by every Python that starts with this folder on ``PYTHONPATH``; it takes the place of a
-cell's command: notes that it ran, sleeps for ``--lr`` seconds, writes a result file and the record. ``--probe=fails``
-ends it with an error.
+cell's command: notes that it ran, sleeps for ``--lr`` seconds, writes a result file and the record; with ``--patience``
+only when it runs for the first time. ``--probe=fails`` ends it with an error.
 """
 
 import json
@@ -18,9 +18,12 @@ if "evar.grid.child" in words:
     record, command, model, task, *options = words[words.index("evar.grid.child") + 1 :]
     options = dict(word[2:].split("=", 1) for word in options if "=" in word)
     results = options["results"]
-    with open(os.path.join(results, "runs.txt"), "a") as log:
-        log.write(f"{model} {task} {options.get('seeds', '')} {options['workers']} {os.getpid()}\\n")
-    time.sleep(float(options.get("lr", 0)))
+    name = f"{model} {task} {options.get('seeds', '')} "
+    with open(os.path.join(results, "runs.txt"), "a+") as log:
+        log.seek(0)
+        again = any(line.startswith(name) for line in log)
+        log.write(f"{name}{options['workers']} {os.getpid()}\\n")
+    time.sleep(0 if again and options.get("patience") else float(options.get("lr", 0)))
     if options.get("probe") == "fails":
         sys.stderr.write("evar.lineareval: error: it was told to fail\\n")
         os._exit(2)
@@ -47,9 +50,10 @@ def quick(tmp_path: Path, monkeypatch) -> Path:
     return results
 
 
-def cell(task: str, number: int = 1, seconds: float = 0.0, *, fails: bool = False) -> Cell:
-    """Return a quick cell."""
+def cell(task: str, number: int = 1, seconds: float = 0.0, *, fails: bool = False, once: bool = False) -> Cell:
+    """Return a quick cell; ``once``: it takes its seconds the first time only."""
     options = {"seeds": str(number), "lr": str(seconds)} | ({"probe": "fails"} if fails else {})
+    options |= {"patience": "1"} if once else {}
     return Cell("m2d", None, task, "lineareval", tuple(sorted(options.items())))
 
 

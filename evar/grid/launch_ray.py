@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from evar.errors import UserError
@@ -20,9 +22,12 @@ from evar.grid.plan import Batch
 from evar.grid.process import GRACE
 from evar.grid.remote import Launch, environment, given_up, launch_of, run_there, still_to_do
 from evar.progress import say
+from evar.store import look_again
 
 RETRIES = 3
 """How often a batch is begun again when its node, or Ray's worker process, died."""
+LOOK = 0.5
+"""Seconds between a worker's looks at whether the launch is still wanted."""
 OBJECT_STORE = 80 * 2**20
 """Bytes of shared memory for the objects of a cluster of our own: outcomes are small, and Ray asks for 75 MB."""
 
@@ -98,7 +103,7 @@ def _outcomes(batches: Sequence[Batch], launch: Launch) -> Iterator[Outcome]:
                     for cell in running.pop(stream).values():
                         yield given_up(cell, launch, ended)
     finally:
-        _cancel(list(running))
+        _cancel(list(running), launch.sign)
 
 
 def _next(stream: Any) -> tuple[Sequence[Outcome], str | None]:
@@ -124,19 +129,37 @@ def _work(batch: Batch, launch: Launch) -> Iterator[tuple[Outcome, ...]]:
     """
     if hasattr(signal, "pthread_sigmask"):  # Ray blocks SIGINT in its workers: the commands would inherit that
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    found = []
-    for outcome in run_there(batch, launch):
-        found.append(outcome)
-        yield (outcome,)
-    yield tuple(found)
+    found, stop, over = [], threading.Event(), threading.Event()
+    watch = threading.Thread(target=_stop_without, args=(launch.sign, stop, over), daemon=True)
+    watch.start()
+    try:
+        for outcome in run_there(batch, launch, stop):
+            found.append(outcome)
+            yield (outcome,)
+        yield tuple(found)
+    finally:
+        over.set()
 
 
-def _cancel(streams: Sequence[Any]) -> None:
+def _stop_without(sign: Path, stop: threading.Event, over: threading.Event) -> None:
+    """Set ``stop`` when the launch's sign goes: Ray's own word, an exception in the worker, can be lost under load."""
+    seen = sign.exists()
+    while not over.wait(LOOK):
+        look_again(sign.parent)
+        there = sign.exists()
+        if seen and not there:
+            stop.set()
+            return
+        seen = seen or there
+
+
+def _cancel(streams: Sequence[Any], sign: Path) -> None:
     """Cancel tasks and give the commands that they run time to end."""
     import ray
 
     if not streams or not ray.is_initialized():
         return
+    sign.unlink(missing_ok=True)  # the workers look for it
     for stream in streams:
         with suppress(Exception):
             ray.cancel(stream)

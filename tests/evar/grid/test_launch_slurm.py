@@ -42,7 +42,7 @@ def test_batches_run_as_jobs_and_their_outcomes_come_back(settings):
 
 def test_a_job_told_to_requeue_goes_on_with_what_is_missing(settings):
     """The signal that Slurm sends before the time limit, to a real job of submitit's."""
-    batches = [(cell("esc50", 1), cell("esc50", 2, 1.0))]
+    batches = [(cell("esc50", 1), cell("esc50", 2, 60.0, once=True))]
     folder = settings.results / ".grid" / "slurm"
 
     def interrupt():
