@@ -17,8 +17,8 @@ import time
 
 from measure import python, run, table
 
-NOT_ALONE = ("finetuned", "tag_text", "caption_map", "hf")
-"""Models that are another one's, or one of the hub's."""
+NOT_ALONE = ("finetuned", "tag_text", "caption_map", "hf", "mteb")
+"""Models that are another one's, or one of a hub's."""
 HEADS = ("model", "sample rate", "dims", "parameters (M)", "best batch", "audio s per s", "peak MiB")
 WORTH_IT = 1.03
 

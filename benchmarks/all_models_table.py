@@ -28,8 +28,8 @@ from evar.results import read_results
 from model_adapters.registry import adapter_class, model_info, model_names
 from tasks.base import get_task
 
-NOT_ALONE = ("finetuned", "tag_text", "caption_map", "hf")
-"""Models that are another one's, or one of the hub's."""
+NOT_ALONE = ("finetuned", "tag_text", "caption_map", "hf", "mteb")
+"""Models that are another one's, or one of a hub's."""
 SMALL = {"depth": "1", "embed_dim": "64", "hidden_size": "64", "width": "16"}
 SMALLEST = ("tiny", "nano", "small", "base")
 BEGIN, END = "<!-- table of benchmarks/all_models_table.py -->", "<!-- end of the table -->"
