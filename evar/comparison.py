@@ -94,7 +94,10 @@ def _by_cell(found: Sequence[Found]) -> dict[Cell, Found]:
 def common(
     a: dict[Cell, Found], b: dict[Cell, Found], tasks: Sequence[str], protocol: str | None
 ) -> list[tuple[Found, Found]]:
-    """Return the pairs of results of one protocol on one task; :class:`UserError` if there is none."""
+    """Return the pairs of results of one protocol on one task; :class:`UserError` if there is none.
+
+    Two single results of one model on one task are a pair whatever their protocols: does fine-tuning help it?
+    """
 
     def wanted(cells: dict[Cell, Found]) -> list[Cell]:
         return [c for c in cells if (not tasks or c[1] in tasks) and (protocol is None or c[0] == protocol)]
@@ -104,6 +107,9 @@ def common(
 
     cells = [cell for cell in wanted(a) if cell in set(wanted(b))]
     if not cells:
+        ours, theirs = [a[cell] for cell in wanted(a)], [b[cell] for cell in wanted(b)]
+        if len(ours) == len(theirs) == 1 and ours[0].of == theirs[0].of:
+            return [(ours[0], theirs[0])]
         raise UserError(
             f"only results of one protocol on one task can be paired, and there is none of both: A has {said(a)}, "
             f"B has {said(b)}"
@@ -140,7 +146,8 @@ def compare_pair(a: Found, b: Found, *, root: Path | None, units: Units, draws: 
     if units == "groups":
         groups, note = _groups(a.result["task"], first, root)
     scores = float(a.result["mean"]), float(b.result["mean"])
-    facts = (a.result["protocol"], a.result["task"], a.result["metric"], len(first.names), *scores)
+    protocol = "/".join(dict.fromkeys((a.result["protocol"], b.result["protocol"])))
+    facts = (protocol, a.result["task"], a.result["metric"], len(first.names), *scores)
     if first.scores is not None and second.scores is not None:
         targets = first.targets if first.targets is not None else known_of(a.result["task"], first, root).targets
         assert targets is not None

@@ -7,10 +7,13 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 from evar.comparison import Line
 from evar.report import PROTOCOLS
 
+PAIRS = tuple(permutations(PROTOCOLS, 2))
+"""Protocol of A and of B, where they are not one."""
 HEADS = ("task", "A", "B", "A - B", "95 % interval", "p", "p McNemar", "p Holm", "verdict")
 
 
@@ -25,10 +28,11 @@ class Comparison:
     seeds: int
 
     def tables(self) -> list[tuple[str, list[Line]]]:
-        """Return ``(title, lines)`` per protocol."""
+        """Return ``(title, lines)`` per protocol, in the report's order."""
+        titles = PROTOCOLS | {"/".join(two): " against ".join(map(PROTOCOLS.__getitem__, two)) for two in PAIRS}
         return [
             (title, mine)
-            for protocol, title in PROTOCOLS.items()
+            for protocol, title in titles.items()
             if (mine := [line for line in self.lines if line.protocol == protocol])
         ]
 

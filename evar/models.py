@@ -89,8 +89,17 @@ def describe(name: str) -> str:
         "long clips": shape.long_audio,
         "probe lr": f"{info.probe_lr:g}",
         "options": ", ".join(f"--{option}" for option in model_options(name)),
+        "knows": _known_names(cls),
     }
     return "\n".join([name, *(f"  {key:<10} {text}" for key, text in facts.items() if text)])
+
+
+def _known_names(cls: type[Adapter]) -> str:
+    """Return the models that ``NAME:MODEL`` can be, of an adapter that has a list of them (``known_names``)."""
+    try:
+        return ", ".join(cls.known_names()) if hasattr(cls, "known_names") else ""
+    except UserError as error:  # the package that lists them is not here
+        return str(error)
 
 
 def shape_of(name: str) -> Shape:

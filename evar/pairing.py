@@ -30,6 +30,11 @@ class Found(NamedTuple):
     folder: Path
 
     @property
+    def of(self) -> tuple[str, str]:
+        """Model and task."""
+        return self.result["model"], self.result["task"]
+
+    @property
     def said(self) -> str:
         """The result in a word."""
         return f"{self.result['model']} · {self.result['task']} · {self.result['run_id']}"

@@ -124,14 +124,14 @@ class MtebModel(Adapter):
             )
         return rows.float().to(self.device)
 
+    @classmethod
+    def known_names(cls) -> list[str]:
+        """Return the names of the models that mteb lists with audio among their modalities and one vector per input."""
+        return sorted(_listed())
+
     def state(self) -> dict[str, Any]:
         """Return what fixes the output: mteb's version, the model's name and revision, the rate."""
         return {**self.facts, "rate": self.sample_rate}
-
-
-def audio_models() -> list[str]:
-    """Return the names of the models that mteb lists with audio among their modalities and one vector per input."""
-    return sorted(_listed())
 
 
 def _listed() -> dict[str, Any]:
@@ -144,7 +144,7 @@ def _meta_of(name: str) -> Any:
     listed = _listed()
     if name in listed:
         return listed[name]
-    every = f"Audio models it knows: {', '.join(sorted(listed))}"
+    every = f"python -m evar.models mteb lists the {len(listed)} audio models that it knows"
     if not name:
         raise UserError(f"mteb needs a model's name: mteb:ORG/NAME. {every}")
     near = difflib.get_close_matches(name, listed, n=1, cutoff=0.5)

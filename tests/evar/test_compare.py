@@ -185,6 +185,17 @@ def test_what_cannot_be_paired_is_refused_in_one_line(result, tmp_path):
     refused("cannot be read", str(tmp_path / "nothing.json"), "first", results=runs)
 
 
+def test_two_protocols_of_one_model_are_paired(result, tmp_path, capsys):
+    runs = tmp_path / "invented"
+    probed = invented(runs, result, "m", random_hits(1, (1, 80), 0.5))
+    tuned = invented(runs, result, "m", random_hits(2, (1, 80), 0.9), protocol="finetune")
+    compare(tuned["run_id"], probed["run_id"], results=runs)
+    assert capsys.readouterr().out.startswith("Fine-tuning against Linear evaluation, paired by clip\n")
+    (line,) = lines_of(capsys, tuned["run_id"], probed["run_id"], results=runs)
+    assert line["protocol"] == "finetune/lineareval"
+    assert float(line["difference"]) == pytest.approx(100 * (tuned["mean"] - probed["mean"]))
+
+
 def test_a_zero_shot_model_that_saw_the_training_part_is_paired_by_name(result, tmp_path, capsys):
     runs, data = tmp_path / "invented", result["data"]
     hits = random_hits(1, (1, 60), 0.7)
