@@ -173,6 +173,12 @@ class Adapter(nn.Module):
         """Return clip embeddings ``[B, D]`` of ``waveforms [B, T]`` with ``lengths [B]`` real samples each."""
         raise TypeError(f"{type(self).__name__} has no embed()")
 
+    def hear_as(self, other: Adapter) -> None:
+        """Take the facts of the input from the model that does the hearing for this one; and its embeddings' length."""
+        self.sample_rate, self.embedding_dim = other.sample_rate, other.embedding_dim
+        self.long_audio, self.short_audio = other.long_audio, other.short_audio
+        self.batch_matters = other.batch_matters
+
     def state(self) -> dict[str, Any]:
         """Return what, beside options and weights, determines the output (statistics of the task); JSON values only."""
         return {}

@@ -69,9 +69,8 @@ class CaptionMap(Adapter):
             base, source = loaded.adapter, loaded.source_sha256
         self.base: Adapter = base
         self.text_encoder = load_text_encoder(text_encoder)
-        self.sample_rate, self.embedding_dim = self.base.sample_rate, self.base.embedding_dim
+        self.hear_as(self.base)
         self.joint_dim = self.text_encoder.dim
-        self.long_audio = self.base.long_audio
         # The state is known only once fitted, so what else decides the map stands here, for the fingerprint.
         parts = [f"base v{self.base.version} {self.base.weights_sha256 or '-'}", f"text {self.text_encoder.sha256}"]
         if source:

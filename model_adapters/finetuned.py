@@ -38,8 +38,7 @@ class FineTunedAdapter(Adapter):
         load_into(self.network, folder)
         self.network.head.requires_grad_(False)  # fine-tuned again it gets another head
         self.weights_sha256 = sha256_of(folder / WEIGHTS)
-        self.sample_rate, self.embedding_dim = base.adapter.sample_rate, base.adapter.embedding_dim
-        self.long_audio = base.adapter.long_audio
+        self.hear_as(base.adapter)
         self.trained_on = (*(getattr(base.adapter, "trained_on", None) or base.info.trained_on), self.facts["task"])
         self.class_names = tuple(self.facts["labels"])
         self.unit_seconds = float(self.facts["unit_seconds"])

@@ -67,14 +67,14 @@ class TagText(Adapter):
         if not isinstance(tagger, Tagger):
             name = base if isinstance(base, str) else type(base).__name__
             raise UserError(
-                f"tag_text:{name}: {name} is no tagger (class_names, tag_probabilities); try tag_text:gpvad"
+                f"tag_text:{name}: with these weights {name} is no tagger (class_names, tag_probabilities): "
+                "take weights that were trained to tag, or tag_text:gpvad"
             )
         self.tagger: Any = tagger
         self.text_encoder = load_text_encoder(text_encoder)
         self.prompt = prompt
-        self.sample_rate, self.embedding_dim = tagger.sample_rate, tagger.embedding_dim
-        self.joint_dim = self.text_encoder.dim
-        self.long_audio, self.needs_prepare = tagger.long_audio, tagger.needs_prepare
+        self.hear_as(tagger)
+        self.joint_dim, self.needs_prepare = self.text_encoder.dim, tagger.needs_prepare
         self.weights_sha256 = tagger.weights_sha256
         self.trained_on = getattr(tagger, "trained_on", None) or tagger.info.trained_on
         self.register_buffer("class_embeddings", None, persistent=False)

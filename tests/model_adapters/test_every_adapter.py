@@ -26,8 +26,6 @@ SMALL = {"depth": "1", "embed_dim": "64", "hidden_size": "64", "width": "16"}
 NARROWER = {"embed_dim": "16"}
 """For HTS-AT's kin, whose last stage is eight times as wide as the first."""
 SMALLEST = ("tiny", "nano", "small", "base")
-ONE_MINUTE = ("byol_a", "ced", "gpvad", "htsat", "log_mel_stats", "m2d")
-"""One of each way with long clips; a minute of all would take minutes."""
 SPEAKERS = (("jackson", 10), ("theo", 11), ("nicolas", 12), ("george", 13), ("yweweler", 5), ("lucas", 0))
 """Speaker and number of the six recordings of each digit: four to train on, one to validate, one to test."""
 ARGUMENTS = {"hf": "hf:hubert"}
@@ -101,16 +99,11 @@ def test_embeddings_depend_on_the_clip_alone(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_silence_and_a_tenth_of_a_second(name):
+def test_silence_a_tenth_of_a_second_and_a_minute(name):
     if built(name).adapter.needs_prepare:
         pytest.skip("takes something from a task first")
-    assert torch.isfinite(embed(name, torch.zeros_like(noise(name, 1, 0.5)))).all()
-    assert torch.isfinite(embed(name, noise(name, 1, 0.1))).all()
-
-
-@pytest.mark.parametrize("name", [name for name in ONE_MINUTE if name in NAMES])
-def test_one_minute(name):
-    assert torch.isfinite(embed(name, noise(name, 1, 60.0))).all()
+    for clips in (torch.zeros_like(noise(name, 1, 0.5)), noise(name, 1, 0.1), noise(name, 1, 60.0)):
+        assert torch.isfinite(embed(name, clips)).all()
 
 
 @pytest.mark.parametrize("name", NAMES)

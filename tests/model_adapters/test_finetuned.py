@@ -150,6 +150,7 @@ def test_a_model_is_rebuilt_without_the_weights_it_began_with(model, options, cl
     adapter, again = reloaded(tmp_path, x)
     assert torch.equal(again, embeddings)
     assert adapter.embedding_dim == embeddings.shape[1] and adapter.long_audio == begun.long_audio
+    assert (adapter.short_audio, adapter.batch_matters) == (begun.short_audio, begun.batch_matters)
     load_into(network, tmp_path)  # the network that was saved takes it too, whatever was left out
 
 

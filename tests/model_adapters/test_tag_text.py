@@ -24,6 +24,7 @@ class Toy(Adapter):
     sample_rate, embedding_dim = 8000, 3
     class_names = ("dog", "rain")
     weights_sha256 = "abc"
+    long_audio, short_audio, batch_matters = "the first second", "repeated", True
 
     def embed(self, waveforms, lengths):
         return waveforms[:, :3]
@@ -56,6 +57,12 @@ def test_sentence_embeddings_are_normalised_even_where_the_encoder_does_not(enco
     assert adapter.embed_text(["a dog barks"]).norm().item() == pytest.approx(1, abs=1e-6)
 
 
+def test_it_hears_as_its_tagger_does(encoder):
+    adapter = TagText(Toy(), text_encoder=encoder)
+    assert (adapter.long_audio, adapter.short_audio) == ("the first second", "repeated")
+    assert adapter.batch_matters and adapter.sample_rate == 8000
+
+
 def test_facts_of_both_sides_reach_the_fingerprint(encoder):
     adapter = TagText(Toy(), text_encoder=encoder, prompt="the {}")
     state = adapter.state()
@@ -68,7 +75,7 @@ def test_facts_of_both_sides_reach_the_fingerprint(encoder):
 def test_wrong_parts_are_refused(encoder):
     with pytest.raises(UserError, match=r"must hold \{\}"):
         TagText(Toy(), text_encoder=encoder, prompt="a sound")
-    with pytest.raises(UserError, match="Deaf is no tagger"):
+    with pytest.raises(UserError, match="with these weights Deaf is no tagger"):
         TagText(type("Deaf", (Adapter,), {"info": Toy.info})(), text_encoder=encoder)
 
 
