@@ -59,8 +59,8 @@ def weights(
         raise UserError("--download needs the models' names: python -m evar.weights NAME[,NAME] --download ('*': all)")
     needs = [need for name in chosen_models(names) for need in needs_of(name)]
     if download:
-        by_hand = [line for need in needs if (need.default or files == "all") for line in _bring(need)]
-        print("\n".join(by_hand), end="\n\n" if by_hand else "")
+        by_hand = [need for need in needs if (need.default or files == "all") and not _brought(need)]
+        print("\n".join(_by_hand(by_hand)), end="\n\n" if by_hand else "")
     checked = {need: _verified(need.file) for need in needs if need.file is not None} if verify else {}
     rows = [row_of(need, checked.get(need, "")) for need in needs]
     print(formatted(HEADS, rows, format, clip={5: 19}))
@@ -90,10 +90,9 @@ def row_of(need: Need, checked: str = "") -> tuple[str, ...]:
         name = f"hf:{published.hub}" if published.hub else "-"
         size = size_text(published.hub_size) if published.hub_size else "?"
         return (need.model, name, size, hub_state(published), published.licence, "-", published.source)
-    label = f"{file.name} ({file.note})" if file.note else file.name
     size = size_text(file.size) if file.size else "?"
     where = file.url or published.source
-    return (need.model, label, size, checked or state_of(file), published.licence, file.checksum or "-", where)
+    return (need.model, _label(file), size, checked or state_of(file), published.licence, file.checksum or "-", where)
 
 
 def state_in_words(name: str) -> str:
@@ -125,16 +124,30 @@ def size_text(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
-def _bring(need: Need) -> Iterable[str]:
-    """Download one need; yield a line where a person has to do it."""
+def _label(file: WeightsFile) -> str:
+    return f"{file.name} ({file.note})" if file.note else file.name
+
+
+def _brought(need: Need) -> bool:
+    """Download one need, if anybody may; False where a person has to do it."""
     file, published = need.file, need.weights
     if file is None and published.hub:
         say(f"{need.model}: {from_hub(published.hub)}")
     elif file is not None and file.url:
         say(f"{need.model}: {download(file)}")
-    elif file is None or lies_at(file) is None:
-        what = "its weights" if file is None else f"{file.name}, to be put into {weights_dir()}"
-        yield f"{need.model}: by hand from {published.source} ({published.licence}): {what}"
+    else:
+        return file is not None and lies_at(file) is not None
+    return True
+
+
+def _by_hand(needs: Iterable[Need]) -> Iterable[str]:
+    """Yield a line per model: where its files are fetched by hand, under which licence, and where they are put."""
+    of_model: dict[tuple[str, Weights], list[WeightsFile]] = {}
+    for need in needs:
+        of_model.setdefault((need.model, need.weights), []).extend([need.file] if need.file is not None else [])
+    for (model, published), files in of_model.items():
+        what = f"{', '.join(map(_label, files))}, to be put into {weights_dir()}" if files else "its weights"
+        yield f"{model}: by hand from {published.source} ({published.licence}): {what}"
 
 
 def _verified(file: WeightsFile) -> str:
@@ -143,6 +156,8 @@ def _verified(file: WeightsFile) -> str:
     found = state_of(file)
     if path is None or found != "there":
         return f"WRONG: {found}" if path is not None else found
+    if path.is_dir():
+        return "there (no checksum is published)"
     if not file.checksum:
         return f"there, sha256 {sha256_of(path)} (none is published)"
     return "verified" if matches(path, file.checksum) else "WRONG checksum"

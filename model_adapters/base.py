@@ -37,7 +37,7 @@ class WeightsFile:
 
     name: str
     """File name, with the folder before it where that says something (M2D's geometry): where it lies in
-    ``$EVAR_WEIGHTS``."""
+    ``$EVAR_WEIGHTS``. Or the folder alone, where the one file in it is named in no publication."""
     url: str = ""
     """Direct URL, only where the licence lets anybody download it without a further step."""
     size: int = 0
@@ -71,6 +71,8 @@ class Weights:
     size: int = 0
     """Bytes; 0 where it is not known."""
     md5: str = ""
+    note: str = ""
+    """What that file is, if there are others."""
     hub: str = ""
     """Repository on the Hugging Face hub (``ORG/NAME``), where the adapter takes it from there by itself."""
     hub_size: int = 0
@@ -80,7 +82,7 @@ class Weights:
 
     def all_files(self) -> tuple[WeightsFile, ...]:
         """Return every file, the one that is taken by default first (if it has a name)."""
-        own = WeightsFile(self.file_name, self.url, self.size, self.sha256, self.md5)
+        own = WeightsFile(self.file_name, self.url, self.size, self.sha256, self.md5, self.note)
         others = [WeightsFile(one) if isinstance(one, str) else one for one in self.files]
         return (*([own] if self.file_name else []), *(one for one in others if one.name != self.file_name))
 

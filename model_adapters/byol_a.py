@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from evar.audio.log_mel import BYOL_A_16K, LogMel
 from evar.errors import UserError
-from model_adapters.base import Adapter, ModelInfo, Skeleton, TrainingClips, Weights, parse_random
+from model_adapters.base import Adapter, ModelInfo, Skeleton, TrainingClips, Weights, WeightsFile, parse_random
 from model_adapters.m2d import NTT_LICENCE
 from model_adapters.networks.audio_ntt import AudioNTT, AudioNTTSize, size_of, tidy
 from model_adapters.networks.checkpoints import find_checkpoint, load_exactly, read_checkpoint, unfilled
@@ -39,7 +39,13 @@ class ByolA(Adapter):
         kind="audio",
         paper="Niizumi et al., BYOL for Audio: Exploring Pre-trained General-purpose Audio Representations, TASLP 2023",
         code_licence="MIT (this implementation, from the papers)",
-        weights=Weights(source="https://github.com/nttcslab/byol-a", licence=NTT_LICENCE),
+        weights=Weights(
+            source="https://github.com/nttcslab/byol-a",
+            licence=NTT_LICENCE,
+            file_name="AudioNTT2022-BYOLA-64x96d2048.pth",
+            note="v2",
+            files=tuple(WeightsFile(f"AudioNTT2020-BYOLA-64x96d{dim}.pth", note="v1") for dim in (2048, 1024, 512)),
+        ),
         trained_on=("as20k", "as2m", "as"),
         probe_lr=3e-4,
         paper_rows=("BYOL-A",),

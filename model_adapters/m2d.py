@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from evar.audio.log_mel import M2D_16K, M2D_32K, LogMel
+from evar.audioset import classes
 from evar.errors import UserError
-from model_adapters.base import Adapter, ModelInfo, Skeleton, Weights, parse_random
+from model_adapters.base import Adapter, ModelInfo, Skeleton, Weights, WeightsFile, parse_random
 from model_adapters.networks.checkpoints import find_checkpoint, load_exactly, read_checkpoint, unfilled
 from model_adapters.networks.m2d import M2DEncoder, Padding, flat, sincos_2d, stacked
 from model_adapters.networks.m2d_files import (
@@ -25,6 +26,7 @@ from model_adapters.networks.m2d_files import (
 from model_adapters.networks.options import one_of
 from model_adapters.networks.vit import ViT, ViTSize, initialise, size_of
 
+M2D_RELEASES = "https://github.com/nttcslab/m2d/releases"
 NTT_LICENCE = "NTT software evaluation licence (internal, non-commercial evaluation; no redistribution)"
 
 
@@ -51,12 +53,39 @@ class M2D(Adapter):
         kind="audio",
         paper="Niizumi et al., Masked Modeling Duo: Towards a Universal Audio Pre-training Framework, TASLP 2024",
         code_licence="MIT (this implementation, from the papers)",
-        weights=Weights(source="https://github.com/nttcslab/m2d/releases", licence=NTT_LICENCE),
+        # Each is a zip of one folder in the release that is named; the licence must be accepted first, so no URLs.
+        weights=Weights(
+            source=M2D_RELEASES,
+            licence=NTT_LICENCE,
+            file_name="m2d_vit_base-80x608p16x16-221006-mr7",
+            note="M2D/0.7; release v0.1.0",
+            files=(
+                WeightsFile("m2d_vit_base-80x608p16x16-221006-mr6", note="M2D/0.6; v0.1.0"),
+                WeightsFile("m2d_vit_base-80x608p16x16-221006-mr7_enconly", note="M2D/0.7, encoder only; v0.1.0"),
+                WeightsFile("m2d_vit_base-80x608p16x16-220930-mr7_enconly", note="M2D/0.7, encoder only; v0.1.0"),
+                WeightsFile("m2d_vit_base-80x200p16x4-230529", note="M2D/0.7, frames of 40 ms; v0.1.0"),
+                WeightsFile("m2d_as_vit_base-80x608p16x16-240213", note="M2D-AS; v0.1.0"),
+                WeightsFile("m2d_as_vit_base-80x608p16x16p32k-240413_enconly", note="M2D-AS, 32 kHz; v0.1.0"),
+                WeightsFile("m2d_s_vit_base-80x608p80x2-230220", note="M2D-S/0.6, speech; v0.2.0"),
+                WeightsFile("m2d_s_vit_base-80x512p80x2-230301", note="M2D-S/0.6, speech; v0.2.0"),
+                WeightsFile("m2d_s_vit_base-80x400p80x2-230201", note="M2D-S/0.6, speech; v0.2.0"),
+                WeightsFile("m2d_vit_base-80x1001p16x16-221006-mr7_as_46ab246d", note="M2D/0.7, tagger; v0.3.0"),
+                WeightsFile("m2d_as_vit_base-80x1001p16x16-240213_AS-FT_enconly", note="M2D-AS, fine-tuned; v0.3.0"),
+                WeightsFile(
+                    "m2d_as_vit_base-80x1001p16x16p32k-240413_AS-FT_enconly", note="M2D-AS, fine-tuned, 32 kHz; v0.3.0"
+                ),
+                WeightsFile(
+                    "m2d_clap_vit_base-80x1001p16x16-240128_AS-FT_enconly", note="M2D-CLAP 2024, fine-tuned; v0.3.0"
+                ),
+            ),
+        ),
         trained_on=("as20k", "as2m", "as"),
         probe_lr=3e-5,
         paper_rows=("M2D/0.7", "M2D/0.6", "M2D-AS/0.7", "M2D-AS", "M2D-AS_32k"),
     )
     padding: Padding = "m2d"
+    class_names: tuple[str, ...]
+    """AudioSet's classes in the order of a fine-tuned checkpoint's head, by machine id; absent without such a head."""
 
     def __init__(
         self,
@@ -113,6 +142,8 @@ class M2D(Adapter):
         for name, tensor in parts.head.items():
             self.register_buffer(f"head_{name}", tensor)
         self.has_head = len(parts.head) == 4
+        if self.has_head and len(parts.head["bias"]) == len(classes()):
+            self.class_names = tuple(c.display_name for c in sorted(classes(), key=lambda c: c.mid))
 
     def _head_width(self) -> int:
         return self.get_buffer("head_weight").shape[1] if self.has_head else 0
@@ -161,6 +192,10 @@ class M2D(Adapter):
         head = {name: self.get_buffer(f"head_{name}") for name in ("mean", "var", "weight", "bias")}
         x = (self.embed(waveforms, lengths) - head["mean"]) * (head["var"] + 1e-5).rsqrt()
         return x @ head["weight"].T + head["bias"]
+
+    def tag_probabilities(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        """Return the probabilities ``[B, 527]`` of ``class_names``, each class for itself, as the head was trained."""
+        return self.logits(waveforms, lengths).sigmoid()
 
     def skeleton(self) -> Skeleton | None:
         """Return an untrained encoder of this size, geometry and statistics; None where options cannot express them."""

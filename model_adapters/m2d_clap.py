@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from torch import Tensor
 
 from evar.errors import UserError
-from model_adapters.base import ModelInfo, Weights
-from model_adapters.m2d import M2D, NTT_LICENCE
+from model_adapters.base import ModelInfo, Weights, WeightsFile
+from model_adapters.m2d import M2D, M2D_RELEASES, NTT_LICENCE
 from model_adapters.networks.checkpoints import load_exactly, unfilled
 from model_adapters.networks.m2d import MeanProjector, audio_projector, text_projector
 from model_adapters.networks.m2d_files import Parts
@@ -42,7 +42,15 @@ class M2DClap(M2D):
         paper="Niizumi et al., M2D-CLAP: Masked Modeling Duo Meets CLAP, Interspeech 2024; M2D-CLAP: Exploring "
         "General-purpose Audio-Language Representations Beyond CLAP, IEEE Access 13, 2025",
         code_licence="MIT (this implementation, from the papers)",
-        weights=Weights(source="https://github.com/nttcslab/m2d/releases", licence=NTT_LICENCE),
+        weights=Weights(
+            source=M2D_RELEASES,
+            licence=NTT_LICENCE,
+            file_name="m2d_clap_vit_base-80x1001p16x16p16kpBpTI-2025/checkpoint-30.pth",
+            size=1694677655,
+            sha256="238521603c04862ab151cdd80980b591cb36ebe844d43203992fac9ef085c8a1",
+            note="M2D-CLAP 2025, BERT inside; release v0.5.0",
+            files=(WeightsFile("m2d_clap_vit_base-80x608p16x16-240128", note="M2D-CLAP 2024; v0.1.0"),),
+        ),
         # Of 2025's files: what both have been trained on and more.
         trained_on=("as20k", "as2m", "as", "vggsound", "fsd50k", "audiocaps", "clotho"),
         probe_lr=3e-5,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from model_adapters.base import ModelInfo, Weights
-from model_adapters.m2d import M2D, NTT_LICENCE
+from model_adapters.base import ModelInfo, Weights, WeightsFile
+from model_adapters.m2d import M2D, M2D_RELEASES, NTT_LICENCE
 from model_adapters.networks.m2d_files import Parts
 from model_adapters.networks.options import one_of
 
@@ -28,7 +28,17 @@ class MsmMae(M2D):
         paper="Niizumi et al., Masked Spectrogram Modeling using Masked Autoencoders for Learning General-purpose "
         "Audio Representation, PMLR 166, 2022",
         code_licence="MIT (this implementation, from the papers)",
-        weights=Weights(source="https://github.com/nttcslab/m2d/releases", licence=NTT_LICENCE),
+        weights=Weights(
+            source=f"{M2D_RELEASES} (first code: https://github.com/nttcslab/msm-mae/releases)",
+            licence=NTT_LICENCE,
+            file_name="msm_mae_vit_base-80x608p16x16-220924-mr75",
+            note="MSM-MAE/0.75; release v0.1.0 of m2d",
+            files=(
+                WeightsFile("80x512p16x16_paper", note="MSM-MAE 2022, first code"),
+                WeightsFile("80x512p16x16_0425", note="first code"),
+                WeightsFile("80x208p16x16_0422", note="first code"),
+            ),
+        ),
         trained_on=("as20k", "as2m", "as"),
         probe_lr=3e-5,
         paper_rows=("MSM-MAE/0.75", "MSM-MAE_2022"),

@@ -20,9 +20,9 @@ def weights_dir() -> Path:
 
 
 def lies_at(file: WeightsFile) -> Path | None:
-    """Return where a published file lies in the weights folder, None if it does not."""
+    """Return where a published file (or its folder, if that is all that is named) lies, None if it does not."""
     path = weights_dir() / file.name
-    return path if path.is_file() else None
+    return path if path.is_file() or (path.is_dir() and any(path.iterdir())) else None
 
 
 def find(weights: Weights | None) -> Path | None:

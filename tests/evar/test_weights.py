@@ -15,6 +15,7 @@ from evar.fetch import hub, published
 from evar.weights import HEADS, Need, needs_of, row_of, size_text, state_in_words
 from model_adapters import registry
 from model_adapters.base import Adapter, ModelInfo, Weights, WeightsFile
+from model_adapters.networks.m2d_files import geometry_of_name
 from model_adapters.registry import load_model, model_info, model_names
 
 CONTENT = b"weights" * 1000
@@ -155,6 +156,31 @@ def test_states_of_a_file(folder):
     assert published.state_of(file) == "there"
 
 
+def test_a_folder_stands_for_the_file_in_it(folder, capsys):
+    file = WeightsFile("m2d_vit-80x208p16x16-1")
+    mine = Weights("https://x", "MIT", file_name=file.name)
+    (folder / file.name).mkdir(parents=True)
+    assert published.state_of(file) == "not there" and published.find(mine) is None, "an empty folder is nothing"
+    (folder / file.name / "checkpoint-300.pth").write_bytes(b"12")
+    assert published.state_of(file) == "there" and published.find(mine) == folder / file.name
+
+
+def test_the_papers_own_models_list_every_published_geometry():
+    """MODELS 8: the releases; what each folder's name says is what its network is built for."""
+    listed = {need.file.name: geometry_of_name(f"{need.file.name}/x.pth") for need in needs_of("m2d") if need.file}
+    assert len(listed) == 14 and all(listed.values())
+    assert {(g.n_mels, g.frames, g.patch, g.sample_rate) for g in listed.values()} == {
+        (80, 608, (16, 16), 16000),
+        (80, 200, (16, 4), 16000),
+        (80, 1001, (16, 16), 16000),
+        (80, 608, (80, 2), 16000),
+        (80, 512, (80, 2), 16000),
+        (80, 400, (80, 2), 16000),
+        (80, 608, (16, 16), 32000),
+        (80, 1001, (16, 16), 32000),
+    }
+
+
 def test_files_are_listed_once_the_default_one_first():
     weights = Weights("x", "MIT", file_name="a.pt", md5="12", files=("b.pt", WeightsFile("a.pt"), WeightsFile("c.pt")))
     files = weights.all_files()
@@ -186,7 +212,8 @@ def test_the_command_lists_and_verifies(tmp_path, monkeypatch):
     monkeypatch.setenv("EVAR_WEIGHTS", str(tmp_path))
     listed = evar("weights", "gpvad,byol_a", cache=tmp_path)
     assert listed.returncode == 0, listed.stderr
-    assert "gpvad_teacher2.pth" in listed.stdout and "not there" in listed.stdout and "by hand" in listed.stdout
+    assert "gpvad_teacher2.pth" in listed.stdout and "not there" in listed.stdout
+    assert "AudioNTT2020-BYOLA-64x96d512.pth (v1)" in listed.stdout
     assert listed.stdout.endswith(f"folder: {tmp_path}\n")
     torch.save({}, tmp_path / "gpvad_teacher2.pth")
     wrong = evar("weights", "gpvad", "--verify", cache=tmp_path)

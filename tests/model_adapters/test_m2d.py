@@ -14,6 +14,7 @@ from model_adapters.m2d import M2D, random_geometry, random_network
 from model_adapters.networks.m2d import M2DEncoder, flat, kept_by_patchout, resize_positions, sincos_2d, stacked
 from model_adapters.networks.m2d_files import DEFAULT_NORM_STATS, geometry_of_name
 from model_adapters.networks.vit import ViT, ViTSize
+from model_adapters.tag_text import Tagger
 
 TINY = ("ckpt", "m2d_vit_base-80x608p16x16-golden")
 WAVES = ("w1s", "w6p08s", "w10s")
@@ -336,6 +337,27 @@ def test_weights_of_another_model_are_named_as_such(tmp_path):
 def test_logits_need_a_head():
     with pytest.raises(UserError, match="no classification head"):
         small().logits(torch.zeros(1, 16000), torch.tensor([16000]))
+
+
+def test_a_head_for_audioset_makes_it_a_tagger(tmp_path):
+    """MODELS 7.2: the head's classes are in the order of their machine ids; it was trained with one sigmoid each."""
+    model = small(features="flat")
+    weight = torch.zeros(527, 64)
+    bias = torch.full((527,), -9.0)
+    bias[1], bias[2] = 0.0, 9.0
+    norm = {"running_mean": torch.zeros(64), "running_var": torch.ones(64)}
+    state = {f"module.ar.runtime.{key}": value for key, value in model.encoder.vit.state_dict().items()}
+    state |= {f"module.head.norm.{key}": value for key, value in norm.items()}
+    state |= {"module.head.mlp.mlp.0.weight": weight, "module.head.mlp.mlp.0.bias": bias}
+    folder = tmp_path / "m2d_vit_d64-80x608p16x16-ft"
+    folder.mkdir()
+    torch.save(state, folder / "weights_ep69.pth")
+    tagger = M2D(weights=str(folder))
+    assert isinstance(tagger, Tagger)
+    assert tagger.class_names[:3] == ("Firecracker", "Timpani", "Wild animals")
+    found = tagger.tag_probabilities(torch.zeros(1, 16000), torch.tensor([16000]))[0]
+    assert found[:3].tolist() == pytest.approx([1 / (1 + np.exp(9)), 0.5, 1 / (1 + np.exp(-9))], rel=1e-4)
+    assert not isinstance(model, Tagger), "without a head there are no classes"
 
 
 def test_32_khz_front_end():
