@@ -14,6 +14,7 @@ import torch
 
 from evar.clips import Clips, open_task
 from evar.errors import UserError
+from evar.numerics import full_float32
 from evar.progress import say
 from evar.results import Result
 from model_adapters.registry import Model, adapter_class, load_model, model_options, option_texts
@@ -98,7 +99,8 @@ def options_of_models(positional: Mapping[str, str]) -> dict[str, inspect.Parame
 
 
 def pick_device(device: str) -> str:
-    """Return ``device``; ``auto`` is the first GPU if there is one, else the CPU."""
+    """Return ``device``; ``auto`` is the first GPU if there is one, else the CPU. Float32 is whole from now on."""
+    full_float32()
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

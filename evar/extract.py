@@ -6,8 +6,10 @@ unbroken one would, so its embeddings are the same to the last bit.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +17,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -27,6 +30,7 @@ from evar.audio.loading import ClipItem, LoadedBatch, broken_files, load_batches
 from evar.audio.windows import Padding, cut, is_longer, random_position, unit_samples
 from evar.clips import WINDOW_SEED, Clips, training_clips
 from evar.errors import UserError
+from evar.numerics import full_float32
 from evar.paths import cache_dir
 from evar.progress import bar
 from evar.store import EmbeddingStore, Vectors, clip_key, write_atomically
@@ -143,7 +147,7 @@ def embed_clips(
         model, unit_seconds, precision, space, examples.fingerprint, padding, whole=whole, corruption=corruption,
         stored=stored, batch_size=batch_size,
     )  # fmt: skip
-    store = EmbeddingStore((cache or cache_dir()) / "embeddings", facts, _dimension(model, space))
+    store = _store((cache or cache_dir()) / "embeddings", model, facts, space)
     vectors, there = store.rows(keys)
     computed, prepare_cpu = 0, 0.0
     if not there.all():
@@ -164,6 +168,15 @@ def embed_clips(
         vectors, there = store.rows(keys)
     state = json.loads((store.folder / STATE).read_text())
     return Embeddings(vectors, front_row, training_row, computed, state, prepare_cpu)
+
+
+def _store(folder: Path, model: Model, facts: dict[str, Any], space: Space) -> EmbeddingStore:
+    """Return where the embeddings lie: of a model that draws anew, in this process's own place, gone at its end."""
+    if not model.adapter.draws_anew:
+        return EmbeddingStore(folder, facts, _dimension(model, space))
+    store = EmbeddingStore(folder, facts | {"draw": uuid4().hex}, _dimension(model, space))
+    atexit.register(shutil.rmtree, store.folder, ignore_errors=True)
+    return store
 
 
 def _windows(
@@ -231,7 +244,7 @@ def embedder(model: Model, space: Space, device: str, precision: Precision, stor
     """Return how a batch is embedded: ``(waveforms [B, T], lengths [B]) -> [B, D]``, float32 in the main memory."""
     function: Embed = getattr(model.adapter, "embed" if space == "clip" else "embed_audio")
     kind = torch.device(device).type
-    torch.backends.cudnn.allow_tf32 = False  # convolutions in real float32, as matrix products are by default
+    full_float32()
 
     def embed(waveforms: Tensor, lengths: Tensor) -> Tensor:
         lower = torch.autocast(kind, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()

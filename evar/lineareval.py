@@ -102,7 +102,7 @@ def lineareval(
         results: folder for the result files (default results/runs)
         seeds: number of classifier seeds: 42, 43, ...
         probe: adam, the published probe; logistic, solved to a tolerance without learning rate or seed; or both
-        lr: learning rate of the adam probe (default: the published one of the model)
+        lr: learning rate of the adam probe (default: the published one of the model, for a few models by task)
         max_epochs: upper bound of the adam probe's epochs
         patience: epochs without a new best validation score before the adam probe stops
         valid_rule: how a task without validation part gets one: random (published) or grouped by recording
@@ -131,7 +131,7 @@ def lineareval(
     for kind in ("adam", "logistic") if probe == "both" else (probe,):
 
         def evaluate(one: Model, clips: Clips, kind: Any = kind) -> tuple[Result, bool]:
-            rate = lr if lr is not None else one.info.probe_lr
+            rate = lr if lr is not None else one.probe_lr(clips.task.name)
             settings = ProbeSettings(
                 kind, seeds, rate, max_epochs, patience, valid_rule, ties, train_window, stored, names
             )

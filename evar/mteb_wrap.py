@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from evar.errors import UserError
 from evar.mteb_facts import model_meta, require_mteb
+from evar.numerics import full_float32
 from model_adapters.base import Adapter, AudioLanguage
 from model_adapters.registry import Model
 
@@ -116,6 +117,7 @@ def as_mteb_encoder(
         n_parameters=sum(p.numel() for p in adapter.parameters()),
         experiment_kwargs={"space": space} if space != "auto" else None,
     )
+    full_float32()
     return AdapterEncoder(adapter.to(device).eval(), meta, space)
 
 

@@ -134,7 +134,7 @@ def _evaluated(opened: list[Clips], checkpoint: Path, folder: Path, seeds: int, 
         for entry in _entries(checkpoint):
             model = load_model(entry.spec, entry.weights, entry.options)
             if entry.protocol == "lineareval":
-                probe = ProbeSettings(seeds=seeds, lr=model.info.probe_lr)
+                probe = ProbeSettings(seeds=seeds, lr=model.probe_lr(clips.task.name))
                 result, there = evaluate_linear(model, clips, probe, Machine(), folder)
             elif entry.protocol == "zeroshot":
                 result, there = evaluate_zeroshot(model, clips, Settings(), folder)

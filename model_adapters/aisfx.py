@@ -23,6 +23,7 @@ from model_adapters.networks.aisfx import (
 )
 from model_adapters.networks.checkpoints import load_exactly, unfilled
 from model_adapters.networks.conv_common import untrained
+from model_adapters.networks.options import at_least
 
 
 class Aisfx(Adapter):
@@ -50,6 +51,7 @@ class Aisfx(Adapter):
         needs_weights=False,
         probe_lr=3e-4,
     )
+    for_untrained = ("width",)
     sample_rate = RATE
     long_audio = "blocks of 2.3 s, one every 1.2 s; a rest of less than 1.2 s is not heard"
 
@@ -58,6 +60,7 @@ class Aisfx(Adapter):
         self.front_end = AisfxLogMel()
         seed = parse_random(weights)
         if seed is not None:
+            at_least(1, width=width)
             self.network = untrained(lambda: AisfxNet(width), seed)
             self.weights_sha256 = f"random:{seed}"
         else:

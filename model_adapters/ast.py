@@ -53,6 +53,7 @@ class AstAdapter(Adapter):
         probe_lr=3e-4,
         paper_rows=("AST", "AST_single-P/S"),
     )
+    for_untrained = ("depth", "embed_dim")
     sample_rate = 16000
     short_audio = "zeros at the end, up to the task's window (at least one patch, 0.175 s)"
     class_names: tuple[str, ...]

@@ -6,11 +6,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from evar.errors import UserError
 from model_adapters.base import Adapter, ModelInfo, Skeleton, Weights, parse_random
 from model_adapters.networks.atst import CLIP_SIZE, AtstClip, TokenAverage, load_atst, random_atst
 from model_adapters.networks.frontends import ATST, Spectrogram
-from model_adapters.networks.options import one_of
+from model_adapters.networks.options import length_or_all, one_of
 
 
 class ATSTClip(Adapter):
@@ -40,6 +39,7 @@ class ATSTClip(Adapter):
         probe_lr=3e-4,
         paper_rows=("ATST-Clip",),
     )
+    for_untrained = ("depth",)
     sample_rate = ATST.sample_rate
 
     def __init__(
@@ -52,8 +52,7 @@ class ATSTClip(Adapter):
     ) -> None:
         super().__init__()
         one_of("token_average", token_average, "reference", "chunk")
-        if max_seconds < 0:
-            raise UserError(f"--max_seconds must be 0 (all) or more, not {max_seconds}")
+        length_or_all("max_seconds", max_seconds)
         self.token_average: TokenAverage = token_average
         self.max_seconds = max_seconds
         seed = parse_random(weights)

@@ -38,6 +38,7 @@ class ATSTFrame(Adapter):
         probe_lr=3e-5,
         paper_rows=("ATST-Frame",),
     )
+    for_untrained = ("depth",)
     sample_rate = ATST.sample_rate
     long_audio = "chunks of 1001 frames"
 

@@ -58,6 +58,7 @@ class AudioClip(Adapter):
         probe_lr=3e-4,
         paper_rows=("AudioCLIP", "ESResNeXt"),
     )
+    for_untrained = ("depth", "width")
     sample_rate = 44100
     short_audio = "zeros at the end, up to the task's window"
 

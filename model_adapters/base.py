@@ -20,8 +20,9 @@ number of real samples of each clip. A clip's embedding may not depend on what e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -154,6 +155,11 @@ class Adapter(nn.Module):
     """Base class of all adapters. Subclasses set ``info``, ``sample_rate``, ``embedding_dim`` and write ``embed``."""
 
     info: ClassVar[ModelInfo]
+    probe_lrs: Mapping[str, float] = MappingProxyType({})
+    """Learning rates of the reference probe on single tasks, where they are not the model's (``info.probe_lr``)."""
+    for_untrained: ClassVar[tuple[str, ...]] = ()
+    """Options that say how an untrained network is built (``depth``); weights that are read have a size of their own,
+    and :func:`model_adapters.registry.load_model` refuses them there."""
     version: ClassVar[int] = 1
     """Raised by the author when the same options and weights give other embeddings: stored ones are then not used."""
     sample_rate: int
@@ -168,6 +174,8 @@ class Adapter(nn.Module):
     """Checksum of the weights file that was read; ``random:<seed>`` for an untrained network; empty if none."""
     batch_matters: bool = False
     """Whether a published fault that was asked for lets embeddings depend on what else is in the batch."""
+    draws_anew: bool = False
+    """Whether the same clip gives another vector each time, as a published model does that was asked for so."""
     needs_prepare: bool = False
     """Whether ``prepare`` must be called (with training clips) before the first clip."""
 
@@ -179,7 +187,7 @@ class Adapter(nn.Module):
         """Take the facts of the input from the model that does the hearing for this one; and its embeddings' length."""
         self.sample_rate, self.embedding_dim = other.sample_rate, other.embedding_dim
         self.long_audio, self.short_audio = other.long_audio, other.short_audio
-        self.batch_matters = other.batch_matters
+        self.batch_matters, self.draws_anew = other.batch_matters, other.draws_anew
 
     def state(self) -> dict[str, Any]:
         """Return what, beside options and weights, determines the output (statistics of the task); JSON values only."""

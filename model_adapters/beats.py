@@ -63,6 +63,7 @@ class Beats(Adapter):
         probe_lr=3e-4,
         paper_rows=("BEATs_iter3", "BEATs_iter3+"),
     )
+    for_untrained = ("depth", "embed_dim")
     sample_rate = 16000
     short_audio = "zeros at the end, up to the task's window (at least one patch, 0.175 s)"
     class_names: tuple[str, ...]

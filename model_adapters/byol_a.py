@@ -15,10 +15,22 @@ from model_adapters.m2d import NTT_LICENCE
 from model_adapters.networks.audio_ntt import AudioNTT, AudioNTTSize, size_of, tidy
 from model_adapters.networks.checkpoints import find_checkpoint, load_exactly, read_checkpoint, unfilled
 from model_adapters.networks.m2d_files import parse_norm_stats
-from model_adapters.networks.options import one_of
+from model_adapters.networks.options import at_least, one_of
 
 STATISTICS_CLIPS = 5000
 """Training clips from which the reference takes its statistics (ODDITIES 18)."""
+V2_PROBE_LRS = {
+    "esc50": 1e-3,
+    "us8k": 3e-5,
+    "spcv2": 3e-5,
+    "nsynth": 1e-3,
+    "vc1": 4e-5,
+    "voxforge": 1e-4,
+    "cremad": 3e-4,
+    "surge": 3e-5,
+    "gtzan": 1e-3,
+}
+"""Of the reference probe for v2 (RUNNERS 1.5)."""
 
 
 class ByolA(Adapter):
@@ -50,6 +62,7 @@ class ByolA(Adapter):
         probe_lr=3e-4,
         paper_rows=("BYOL-A",),
     )
+    for_untrained = ("feature_d",)
     sample_rate = 16000
     long_audio = "whole clip"
 
@@ -73,10 +86,12 @@ class ByolA(Adapter):
             self.network = unfilled(lambda: AudioNTT(size_of(state)))
             load_exactly(self.network, state, what=f"in '{path.name}'")
         else:
+            at_least(1, feature_d=feature_d)
             self.weights_sha256 = f"random:{seed}"
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 self.network = AudioNTT(AudioNTTSize(hidden=feature_d, out=feature_d))
+        self.probe_lrs = V2_PROBE_LRS if self.network.size.blocks == 2 else {}
         self.front_end = LogMel(BYOL_A_16K)
         self.embedding_dim = self.network.size.dim
         self.norm_stats = parse_norm_stats(norm_stats) if norm_stats else None

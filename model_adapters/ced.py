@@ -61,6 +61,7 @@ class CED(Adapter):
         probe_lr=3e-4,
         paper_rows=("CED",),
     )
+    for_untrained = ("size", "depth")
     sample_rate = CED_FRONT_END.sample_rate
     class_names: tuple[str, ...]
     """The 527 classes of AudioSet; absent if the weights have no head for them."""

@@ -55,6 +55,7 @@ class Dasheng(Adapter):
         probe_lr=3e-4,
         paper_rows=("Dasheng 1.2B",),
     )
+    for_untrained = ("size", "depth")
     sample_rate = DASHENG_FRONT_END.sample_rate
     embedding_dim = 1536
     """Of the weights that are taken when none are named."""

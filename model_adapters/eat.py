@@ -42,6 +42,7 @@ class Eat(Adapter):
         probe_lr=3e-4,
         paper_rows=("EAT base", "SSLAM Base"),
     )
+    for_untrained = ("depth", "embed_dim")
     sample_rate = 16000
     short_audio = "zeros in the log-mel, up to 1024 frames"
 

@@ -16,7 +16,6 @@ from model_adapters.networks.hf_adapter import (
     checked,
     chunk_samples,
     made_by,
-    published_size,
     read_extractor,
 )
 from model_adapters.networks.hf_features import FeatureEncoder, Pooling
@@ -57,6 +56,7 @@ class HuggingFace(FramesAdapter):
         needs_weights=False,
         probe_lr=3e-4,
     )
+    for_untrained = ("hidden_size", "depth")
 
     def __init__(
         self,
@@ -113,7 +113,6 @@ class HuggingFace(FramesAdapter):
             raise UserError("hf needs a model's name: hf:ORG/NAME, a folder, or hf:KIND with --weights=random")
         seed = parse_random(weights)
         if seed is None:
-            published_size(hidden_size, depth)
             name = weights or base
             folder = locate(name)
             extractor = read_extractor(folder, name) or _default_extractor(read_config(folder))

@@ -70,6 +70,7 @@ class LaionClap(Windowed):
         probe_lr=3e-4,
         paper_rows=("LAION-CLAP",),
     )
+    for_untrained = ("depth", "embed_dim")
     sample_rate = 48000
     window_samples = 480000
     short_audio = "zeros up to the task's window; that is repeated whole times, then zeros, up to 10 s"
@@ -88,10 +89,13 @@ class LaionClap(Windowed):
     ) -> None:
         super().__init__()
         self.le_layer, self.backend = checked_layer(le_layer), backend
-        self.long_audio, self.rule, self.window_seed = described(long_audio, 10.0), long_audio, window_seed
+        self.long_audio = described(long_audio, 10.0, window_seed)
+        self.rule, self.window_seed, self.draws_anew = long_audio, window_seed, long_audio == "random"
         seed = parse_random(weights)
         filters: Tensor | None = None
         if backend == "laion":
+            if tokenizer or depth or embed_dim != 96:
+                raise UserError("--backend=laion has its own: leave out --tokenizer, --depth and --embed_dim")
             self._read_package(weights, seed)
         elif backend == "transformers":
             size = shortened(depth, embed_dim)

@@ -23,7 +23,7 @@ from model_adapters.networks.m2d_files import (
     resolve_geometry,
     sort_out,
 )
-from model_adapters.networks.options import one_of
+from model_adapters.networks.options import at_least, one_of
 from model_adapters.networks.vit import ViT, ViTSize, initialise, size_of
 
 M2D_RELEASES = "https://github.com/nttcslab/m2d/releases"
@@ -83,6 +83,7 @@ class M2D(Adapter):
         probe_lr=3e-5,
         paper_rows=("M2D/0.7", "M2D/0.6", "M2D-AS/0.7", "M2D-AS", "M2D-AS_32k"),
     )
+    for_untrained = ("depth", "embed_dim")
     padding: Padding = "m2d"
     class_names: tuple[str, ...]
     """AudioSet's classes in the order of a fine-tuned checkpoint's head, by machine id; absent without such a head."""
@@ -106,6 +107,7 @@ class M2D(Adapter):
         super().__init__()
         one_of("features", features, "stacked", "flat")
         one_of("patchout_keeps", patchout_keeps, "marked", "unmarked")
+        at_least(0, dur_frames=dur_frames, heads=heads)
         self.patchout_keeps: Literal["marked", "unmarked"] = patchout_keeps
         self.made_by: dict[str, Any] = {}
         seed = parse_random(weights)
@@ -183,6 +185,8 @@ class M2D(Adapter):
     def embed_frames(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, float]:
         """Return ``([B, T', D], seconds per frame)``; frame i begins at i times that."""
         frames = self.frames_of(self.log_mel(waveforms))
+        if self.encoder.dur_frames:  # one pass, which may be of less or more than the clip
+            return frames, self.geometry.patch[1] * self.front_end.spec.hop / self.sample_rate
         return frames, waveforms.shape[1] / self.sample_rate / max(frames.shape[1], 1)
 
     def logits(self, waveforms: Tensor, lengths: Tensor) -> Tensor:

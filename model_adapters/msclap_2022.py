@@ -61,6 +61,7 @@ class MsClap2022(Adapter):
         probe_lr=3e-4,
         paper_rows=("CLAP_2022",),
     )
+    for_untrained = ("width", "depth")
     sample_rate = 44100
     window_samples = WINDOW_SECONDS * 44100
     short_audio = f"its real samples repeated until {WINDOW_SECONDS} s are full"
@@ -78,8 +79,8 @@ class MsClap2022(Adapter):
     ) -> None:
         super().__init__()
         self.le_layer = checked_layer(le_layer)
-        self.long_audio = described(long_audio, WINDOW_SECONDS)
-        self.rule, self.window_seed = long_audio, window_seed
+        self.long_audio = described(long_audio, WINDOW_SECONDS, window_seed)
+        self.rule, self.window_seed, self.draws_anew = long_audio, window_seed, long_audio == "random"
         seed = parse_random(weights)
         if seed is None:
             self._read(weights, tokenizer)

@@ -29,6 +29,7 @@ class MsHtsat(Windowed):
     The log-mel's mel filters are those in the checkpoint; without one, those for 32 kHz that its code makes.
     """
 
+    for_untrained = ("depth", "embed_dim")
     sample_rate = 44100
     window_samples = 7 * 44100
 
@@ -44,9 +45,9 @@ class MsHtsat(Windowed):
     ) -> None:
         super().__init__()
         self.le_layer = checked_layer(le_layer)
-        self.long_audio = described(long_audio, 7.0)
+        self.long_audio = described(long_audio, 7.0, window_seed)
         self.short_audio = "its real samples repeated until 7 s are full"
-        self.rule, self.window_seed = long_audio, window_seed
+        self.rule, self.window_seed, self.draws_anew = long_audio, window_seed, long_audio == "random"
         seed, filters = parse_random(weights), None
         if seed is None:
             state, self.weights_sha256 = read_checkpoint(weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 import torch
@@ -24,8 +25,7 @@ CHUNK_SECONDS = 10
 class Panns(Adapter):
     """CNN14: 64-band log-mel in dB, six blocks of convolutions, maximum plus mean over time, a dense layer with ReLU.
 
-    Also a tagger of AudioSet's 527 classes (``tag_text:panns``). The reference platform's row for NSynth was made with
-    ``--lr=1e-5``.
+    Also a tagger of AudioSet's 527 classes (``tag_text:panns``).
 
     Parameters
     ----------
@@ -61,6 +61,8 @@ class Panns(Adapter):
         probe_lr=3e-4,
         paper_rows=("PANNs CNN14",),
     )
+    probe_lrs = MappingProxyType({"nsynth": 1e-5})
+    for_untrained = ("sample_rate", "width")
     short_audio = "zeros at the end, up to the task's window (at least 0.31 s)"
 
     class_names: tuple[str, ...]

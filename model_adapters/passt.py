@@ -53,6 +53,7 @@ class Passt(Adapter):
         trained_on=("as20k", "as2m", "as"),
         probe_lr=3e-4,
     )
+    for_untrained = ("depth", "embed_dim")
     sample_rate = 32000
     short_audio = "zeros at the end, up to the task's window (at least one patch, 0.15 s)"
     class_names: tuple[str, ...]

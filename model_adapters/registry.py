@@ -9,7 +9,7 @@ import inspect
 import pkgutil
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -36,6 +36,10 @@ class Model:
     weights_sha256: str = ""
     source_sha256: str = ""
     """Checksum of a user's own adapter file: an edited file is another model."""
+
+    def probe_lr(self, task: str) -> float:
+        """Return the learning rate of the reference probe for this model on a task."""
+        return self.adapter.probe_lrs.get(task, self.info.probe_lr)
 
 
 def model_names() -> list[str]:
@@ -163,9 +167,19 @@ def load_model(spec: str, weights: str | None = None, options: Mapping[str, str]
     chosen = _weights_for(spec, weights, parameters, info)
     if chosen is not None:
         arguments["weights"] = chosen
+    if parse_random(str(arguments.get("weights", ""))) is None:
+        _refuse(spec, [option for option in converted if option in cls.for_untrained])
     adapter = cls(**arguments).eval()
     sha = adapter.weights_sha256 or _checksum(chosen)
     return Model(_short_name(spec), adapter, info, converted, weights, sha, source_sha)
+
+
+def _refuse(spec: str, options: Sequence[str]) -> None:
+    """Raise :class:`UserError` if there are options of an untrained network for one whose weights are read."""
+    if options:
+        names = " and ".join(f"--{option}" for option in options)
+        verb = "is" if len(options) == 1 else "are"
+        raise UserError(f"{spec}: {names} {verb} for --weights=random; published weights have their own")
 
 
 def _weights_for(

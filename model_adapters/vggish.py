@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import ClassVar
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from model_adapters.base import Adapter, ModelInfo, Skeleton, Weights, parse_ran
 from model_adapters.networks.checkpoints import find_checkpoint, load_exactly, read_checkpoint, unfilled
 from model_adapters.networks.cnn_frontends import VggishPatches
 from model_adapters.networks.conv_common import in_pieces, untrained
+from model_adapters.networks.options import at_least
 from model_adapters.networks.vggish import Vggish
 
 _PATCH_SECONDS = 0.96
@@ -19,8 +21,7 @@ _PATCH_SECONDS = 0.96
 class VggishAdapter(Adapter):
     """VGGish: log-mel patches of 0.96 s, one embedding per patch, their maximum plus mean.
 
-    No PCA and no quantisation follow. What is left of a clip after its last whole patch is not heard. The reference
-    platform's rows for ESC-50 and VC1 were made with ``--lr=3e-3`` and ``--lr=5e-4``.
+    No PCA and no quantisation follow. What is left of a clip after its last whole patch is not heard.
 
     Parameters
     ----------
@@ -43,6 +44,8 @@ class VggishAdapter(Adapter):
         probe_lr=3e-4,
         paper_rows=("VGGish", "VGGish-4K"),
     )
+    probe_lrs = MappingProxyType({"esc50": 3e-3, "vc1": 5e-4})
+    for_untrained = ("width",)
     sample_rate = 16000
     long_audio = "whole patches of 0.96 s, up to the end"
     short_audio = "zeros at the end, up to the task's window (at least one patch, 0.96 s)"
@@ -56,8 +59,7 @@ class VggishAdapter(Adapter):
             # The port keeps its PCA's tables in the same file.
             load_exactly(self.network, state, ignore=("pproc.",), what=f"in '{find_checkpoint(weights).name}'")
         else:
-            if width < 1:
-                raise UserError(f"--width must be 1 or more, not {width}")
+            at_least(1, width=width)
             self.network = untrained(lambda: Vggish(width), seed)
             self.weights_sha256 = f"random:{seed}"
         layers = {128: 3, 4096: 1}

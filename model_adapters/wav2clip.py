@@ -54,6 +54,7 @@ class Wav2Clip(Adapter):
         probe_lr=3e-4,
         paper_rows=("Wav2CLIP",),
     )
+    for_untrained = ("depth", "width")
     sample_rate = 16000
 
     def __init__(

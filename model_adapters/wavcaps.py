@@ -54,6 +54,7 @@ class WavCaps(Windowed):
         probe_lr=3e-4,
         paper_rows=("WavCaps",),
     )
+    for_untrained = ("depth", "embed_dim")
     sample_rate = 32000
     window_samples = 320000
     long_audio = "pieces of 10 s, averaged"

@@ -10,7 +10,7 @@ from torch import nn
 from evar.errors import UserError
 from model_adapters.base import ModelInfo, Weights, parse_random
 from model_adapters.networks.dense import take_faster
-from model_adapters.networks.hf_adapter import FramesAdapter, Padding, checked, made_by, published_size
+from model_adapters.networks.hf_adapter import FramesAdapter, Padding, checked, made_by
 from model_adapters.networks.hf_files import locate, sha256_of_weights
 from model_adapters.networks.hf_layers import Combine, parse_layers
 from model_adapters.networks.hf_models import quiet, read_config, read_model, resize
@@ -46,6 +46,7 @@ class Whisper(FramesAdapter):
         probe_lr=3e-4,
         paper_rows=("Whisper base", "Whisper large v3"),
     )
+    for_untrained = ("hidden_size", "depth")
     sample_rate = RATE
     frame_seconds = STRIDE / RATE
     long_audio = "windows of 30 s"
@@ -69,7 +70,6 @@ class Whisper(FramesAdapter):
         if seed is not None:
             encoder, self.weights_sha256 = untrained_encoder(seed, hidden_size, depth), f"random:{seed}"
         else:
-            published_size(hidden_size, depth)
             folder = locate(name)
             if (kind := read_config(folder).model_type) != "whisper":
                 raise UserError(f"'{name}' is a {kind}, not a whisper; try hf:{name}, which takes either")

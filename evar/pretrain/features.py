@@ -25,6 +25,7 @@ from evar.cli import main
 from evar.command import at_least_one, options_of_models, pick_device
 from evar.errors import UserError
 from evar.extract import Precision
+from evar.numerics import full_float32
 from evar.pretrain.corpus_files import Corpus, open_corpus
 from evar.pretrain.feature_store import (
     FRAMES,
@@ -211,7 +212,7 @@ def _heard(
     """Yield batches with their features ``[B, L, D]`` and the seconds per row."""
     adapter: Any = model.adapter
     device: torch.device = adapter.device
-    torch.backends.cudnn.allow_tf32 = False  # convolutions in real float32, as matrix products are by default
+    full_float32()
 
     def read(batch: list[_Clip]) -> Tensor:
         rows = np.array([clip.row for clip in batch])

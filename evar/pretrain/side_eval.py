@@ -44,7 +44,8 @@ class SideEvaluation:
         for name in self.tasks:
             clips = open_task(get_task(name), self.root)
             model = load_model(model_name, str(checkpoint), {})
-            settings = lineareval.ProbeSettings(seeds=self.seeds, lr=model.info.probe_lr, probe="logistic")
+            rate = model.probe_lr(clips.task.name)
+            settings = lineareval.ProbeSettings(seeds=self.seeds, lr=rate, probe="logistic")
             results.append(lineareval.evaluate_linear(model, clips, settings, machine, out / "side" / "runs")[0])
             if has_text:
                 shots = zeroshot.evaluate_zeroshot(model, clips, zeroshot.Settings(), out / "side" / "runs")

@@ -12,7 +12,7 @@ from model_adapters.networks.hf_files import locate, sha256_of_weights
 from model_adapters.networks.hf_layers import Combine, parse_layers, time_mean
 from model_adapters.networks.hf_models import default_config, first_line, read_config, read_model, resize, untrained
 from model_adapters.networks.hf_speech import WaveEncoder
-from model_adapters.networks.options import one_of
+from model_adapters.networks.options import length_or_all, one_of
 
 Padding = Literal["heard", "cut"]
 Normalise = Literal["clip", "checkpoint", "none"]
@@ -61,6 +61,7 @@ class SpeechAdapter(FramesAdapter):
     """
 
     model_type: ClassVar[str]
+    for_untrained = ("hidden_size", "depth")
     sample_rate = RATE
 
     def __init__(
@@ -96,7 +97,6 @@ class SpeechAdapter(FramesAdapter):
         if seed is not None:
             config = resize(default_config(self.model_type), hidden_size, depth)
             return untrained(config, seed), True, f"random:{seed}"
-        published_size(hidden_size, depth)
         folder = locate(name)
         kind = read_config(folder).model_type
         if kind != self.model_type:
@@ -123,16 +123,9 @@ def checked(padding: Padding) -> Padding:
 
 
 def chunk_samples(seconds: float, rate: int) -> int:
-    """Return the samples of a piece; 0 for the whole clip. Raises :class:`UserError` below 0."""
-    if seconds < 0:
-        raise UserError("--chunk_seconds must be above 0, or 0 for the whole clip")
+    """Return the samples of a piece; 0 for the whole clip. Raises :class:`UserError` below a tenth of a second."""
+    length_or_all("chunk_seconds", seconds)
     return round(seconds * rate)
-
-
-def published_size(hidden_size: int, depth: int) -> None:
-    """Raise :class:`UserError` for a size that is asked of published weights."""
-    if hidden_size or depth:
-        raise UserError("--hidden_size and --depth are for --weights=random; published weights have their own size")
 
 
 def read_extractor(folder: Any, name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -82,8 +83,8 @@ def parse_norm_stats(text: str) -> tuple[float, float]:
         mean, deviation = (float(part) for part in text.split(","))
     except ValueError:
         raise UserError(f"--norm_stats must be mean and deviation such as -7.1,4.2, not '{text}'") from None
-    if not deviation > 0:
-        raise UserError(f"--norm_stats: the deviation must be above 0, not {deviation:g}")
+    if not (math.isfinite(mean) and 0 < deviation < math.inf):
+        raise UserError(f"--norm_stats: a mean and a deviation above 0 are needed, not {mean:g} and {deviation:g}")
     return mean, deviation
 
 

@@ -30,10 +30,12 @@ _HEARD = {
 _PARTS = 8
 
 
-def described(rule: LongAudio, seconds: float) -> str:
-    """Return the rule in words, for the result; raise :class:`UserError` for an unknown one."""
+def described(rule: LongAudio, seconds: float, seed: int = 0) -> str:
+    """Return the rule in words, for the result; raise :class:`UserError` for an unknown one, or a seed it has not."""
     if rule not in get_args(LongAudio):
         raise UserError(f"--long_audio must be one of {', '.join(get_args(LongAudio))}, not '{rule}'")
+    if seed and rule != "seeded":
+        raise UserError(f"--window_seed is for --long_audio=seeded: {rule} windows have no seed")
     return _HEARD[rule].format(s=seconds)
 
 

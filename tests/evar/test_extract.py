@@ -190,6 +190,20 @@ def test_embeddings_that_are_no_numbers_are_refused_with_the_clips_name(tmp_path
     assert str(caught.value) == f"the model gives NaN or infinite embeddings for 1 clips, the first: {clips.paths[2]}"
 
 
+def test_a_model_that_draws_anew_is_asked_anew(tmp_path):
+    """Stored, the first draw of ``--long_audio=random`` would stand for ever."""
+
+    class Draws(CountingAdapter):
+        draws_anew = True
+
+        def embed(self, waveforms, lengths):
+            return super().embed(waveforms, lengths) + torch.rand(1)
+
+    clips = fold_clips(tmp_path / "x", 8)
+    first, second = (extract(counting_model(Draws()), clips).vectors.take() for _ in range(2))
+    assert first.shape == second.shape and not np.array_equal(first, second)
+
+
 def test_the_kind_of_numbers_and_the_space_belong_to_an_embedding():
     def facts(model=None, unit=0.5, precision="fp32", space="clip", prepared_on="x"):
         return json.dumps(model_facts(model or counting_model(), unit, precision, space, prepared_on), sort_keys=True)

@@ -318,7 +318,11 @@ def test_geometry_is_inferred_or_given_and_checked(file):
         ({"layers": "last"}, "--layers"),
         ({"heads": 3}, "--heads"),
         ({"sample_rate": 8000}, "8000"),
+        ({"norm_stats": "nan,1"}, "above 0"),
+        ({"norm_stats": "0,inf"}, "above 0"),
+        ({"heads": -1}, "--heads must be 0 or more"),
         ({"dur_frames": 3}, "less than one patch"),
+        ({"dur_frames": -16}, "--dur_frames must be 0 or more"),
         ({"patchout_keeps": "none"}, "--patchout_keeps"),
     ],
 )

@@ -9,6 +9,7 @@ import torch
 from evar.errors import UserError
 from model_adapters import registry
 from model_adapters.base import Adapter, ModelInfo, Weights, parse_random
+from model_adapters.networks.audio_ntt import AudioNTT, AudioNTTSize
 from model_adapters.registry import adapter_class, load_model, model_info, model_names, model_options, option_texts
 
 MINE = '''
@@ -51,6 +52,68 @@ def test_every_model_names_its_facts(name):
     cls, argument, source = adapter_class(name)
     assert issubclass(cls, Adapter) and (argument, source) == (None, "")
     assert not {"weights", "base"} & set(model_options(name))
+
+
+SLOW = ("m2d", "m2d_clap", "msm_mae", "atst_frame")
+USUAL = (
+    *("beats", "ced", "atst_clip", "htsat", "laion_clap", "msclap_2022", "msclap_2023", "wavcaps", "audioclip", "eat"),
+    *("byol_a", "ast", "panns", "wav2vec2", "hubert", "wavlm", "data2vec_audio", "whisper", "vggish", "dasheng"),
+)
+RATES = dict.fromkeys(SLOW, 3e-5) | dict.fromkeys(USUAL, 3e-4)
+"""Learning rates of the reference probe (RUNNERS 1.5)."""
+
+
+@pytest.mark.parametrize(("name", "rate"), RATES.items())
+def test_the_published_probe_rates(name, rate):
+    assert model_info(name).probe_lr == rate
+
+
+def test_the_rates_that_depend_on_the_task(tmp_path):
+    """RUNNERS 1.5: PANNs on NSynth, VGGish on ESC-50 and VC1, BYOL-A v2 (not v1) on all but CREMA-D."""
+    panns, vggish = load_model("panns", "random", {"width": "8"}), load_model("vggish", "random", {"width": "8"})
+    assert [panns.probe_lr(task) for task in ("nsynth", "esc50")] == [1e-5, 3e-4]
+    assert [vggish.probe_lr(task) for task in ("esc50", "vc1", "us8k")] == [3e-3, 5e-4, 3e-4]
+    v1 = load_model("byol_a", "random", {"feature_d": "16"})
+    torch.save(AudioNTT(AudioNTTSize(blocks=2, hidden=16, out=16)).state_dict(), tmp_path / "v2.pth")
+    v2 = load_model("byol_a", str(tmp_path / "v2.pth"))
+    tasks = ("esc50", "us8k", "spcv2", "nsynth", "vc1", "voxforge", "cremad", "surge", "gtzan", "fsdd")
+    assert [v2.probe_lr(t) for t in tasks] == [1e-3, 3e-5, 3e-5, 1e-3, 4e-5, 1e-4, 3e-4, 3e-5, 1e-3, 3e-4]
+    assert {v1.probe_lr(task) for task in tasks} == {3e-4}
+
+
+SIZES = {"depth", "embed_dim", "hidden_size", "width", "size", "feature_d"}
+"""Options that say how large an untrained network is."""
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_sizes_are_for_untrained_networks(name):
+    """Read weights have a size of their own: an option that does nothing would still stand in the result."""
+    cls = adapter_class(name)[0]
+    asked = SIZES & set(model_options(name))
+    assert asked <= set(cls.for_untrained) <= set(model_options(name))
+    for option in cls.for_untrained:
+        default = model_options(name)[option].default
+        with pytest.raises(UserError, match=f"{name}: --{option} is for --weights=random; published weights"):
+            load_model(name, "some.pth", {option: str(default)})
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("byol_a", "feature_d", "0"),
+        ("aisfx", "width", "0"),
+        ("vggish", "width", "-1"),
+        ("atst_clip", "max_seconds", "0.00001"),
+        ("atst_clip", "max_seconds", "nan"),
+        ("hubert", "chunk_seconds", "1e-9"),
+        ("msclap_2023", "window_seed", "3"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused_in_one_line(name, option, value):
+    rule = {"long_audio": "first"} if option == "window_seed" else {}
+    with pytest.raises(UserError, match=f"--{option}") as caught:
+        load_model(name, "random", {option: value, **rule})
+    assert "\n" not in str(caught.value)
 
 
 def test_the_first_models_are_there():
