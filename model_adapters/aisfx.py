@@ -53,6 +53,7 @@ class Aisfx(Adapter):
     )
     for_untrained = ("width",)
     sample_rate = RATE
+    short_audio = "zeros at the end, up to the task's window; then zeros in the log-mel, up to 2.3 s"
     long_audio = "blocks of 2.3 s, one every 1.2 s; a rest of less than 1.2 s is not heard"
 
     def __init__(self, *, weights: str = "", width: int = 64) -> None:

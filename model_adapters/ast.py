@@ -136,7 +136,7 @@ class AstAdapter(Adapter):
         """Return the probabilities ``[B, C]`` of ``class_names`` by the head, each class for itself."""
         if self.head is None:
             raise UserError("these AST weights have no tagging head")
-        return self.head(self.encode(_standardised(self._raw_log_mel(waveforms), self.tag_stats))).sigmoid()
+        return self.head(self.encode(_standardised(self._raw_log_mel(waveforms), self.tag_stats))).float().sigmoid()
 
     def skeleton(self) -> Skeleton | None:
         """Return an untrained model of this size and statistics; None where options cannot express it."""

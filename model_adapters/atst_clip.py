@@ -41,6 +41,7 @@ class ATSTClip(Adapter):
     )
     for_untrained = ("depth",)
     sample_rate = ATST.sample_rate
+    short_audio = "zeros at the end, up to the task's window (at least one patch, 0.04 s)"
 
     def __init__(
         self,

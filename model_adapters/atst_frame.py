@@ -40,6 +40,7 @@ class ATSTFrame(Adapter):
     )
     for_untrained = ("depth",)
     sample_rate = ATST.sample_rate
+    short_audio = "zeros at the end, up to the task's window (at least one patch, 0.04 s)"
     long_audio = "chunks of 1001 frames"
 
     def __init__(self, weights: str, *, depth: int = 12) -> None:

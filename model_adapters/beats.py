@@ -132,7 +132,7 @@ class Beats(Adapter):
         if self.network.predictor is None:
             raise UserError("these BEATs weights have no tagging head: it needs a fine-tuned checkpoint")
         # The head is linear: its mean over all tokens, which is published, is that of their mean.
-        return self.network.predictor(self.embed(waveforms, lengths)).sigmoid()
+        return self.network.predictor(self.embed(waveforms, lengths)).float().sigmoid()
 
     def skeleton(self) -> Skeleton | None:
         """Return an untrained network of this size and statistics; None where options cannot express them."""

@@ -65,6 +65,7 @@ class ByolA(Adapter):
     for_untrained = ("feature_d",)
     sample_rate = 16000
     long_audio = "whole clip"
+    short_audio = "zeros at the end, up to the task's window (at least 0.07 s; v2 0.03 s)"
 
     def __init__(
         self,

@@ -63,6 +63,7 @@ class CED(Adapter):
     )
     for_untrained = ("size", "depth")
     sample_rate = CED_FRONT_END.sample_rate
+    short_audio = "zeros at the end, up to the task's window (at least one patch, 0.16 s)"
     class_names: tuple[str, ...]
     """The 527 classes of AudioSet; absent if the weights have no head for them."""
 

@@ -60,6 +60,7 @@ class Dasheng(Adapter):
     embedding_dim = 1536
     """Of the weights that are taken when none are named."""
     long_audio = "pieces of 1008 frames"
+    short_audio = "zeros at the end, up to the task's window (at least one patch, 0.04 s)"
 
     def __init__(
         self,

@@ -59,7 +59,7 @@ class FineTunedAdapter(Adapter):
         """Return ``[B, C]``: softmax over the classes, or for a multi-label task their sigmoids."""
         with torch.no_grad():
             logits = self.network(features(self.network.adapter, waveforms, lengths), lengths)
-        return logits.sigmoid() if self.facts["multi_label"] else logits.softmax(dim=1)
+        return logits.float().sigmoid() if self.facts["multi_label"] else logits.float().softmax(dim=1)
 
     def state(self) -> dict[str, Any]:
         """Return what it was trained on, and the encoder's own state."""

@@ -111,7 +111,7 @@ class HtsAt(Windowed):
         found = []
         for piece in self.log_mel(waveforms).split(frames, dim=3):
             steps = self.tscam_conv(self.network.feature_map(piece))
-            found.append(steps.flatten(2).mean(dim=2).sigmoid())
+            found.append(steps.flatten(2).mean(dim=2).float().sigmoid())
         return torch.stack(found).mean(dim=0)
 
     def skeleton(self) -> Skeleton | None:

@@ -137,7 +137,14 @@ class M2D(Adapter):
         self.flat = features == "flat" or self._head_width() == vit.size.dim
         self.embedding_dim = vit.size.dim * (1 if self.flat else geometry.grid[0]) * len(self.layers)
         self.long_audio = f"the first {dur_frames} frames" if dur_frames else f"chunks of {geometry.frames} frames"
+        self.short_audio = self._short_audio()
         self.eval()
+
+    def _short_audio(self) -> str:
+        if self.padding == "original":
+            return "zeros at the end, up to the task's window; then the mean, up to a chunk, whose columns are dropped"
+        seconds = self.geometry.patch[1] * self.front_end.spec.hop / self.sample_rate
+        return f"zeros at the end, up to the task's window; then the mean, up to whole patches of {seconds:g} s"
 
     def _read_parts(self, parts: Parts, seed: int | None) -> None:
         """Take what else the checkpoint holds: here the head of a fine-tuned one."""
@@ -199,7 +206,7 @@ class M2D(Adapter):
 
     def tag_probabilities(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """Return the probabilities ``[B, 527]`` of ``class_names``, each class for itself, as the head was trained."""
-        return self.logits(waveforms, lengths).sigmoid()
+        return self.logits(waveforms, lengths).float().sigmoid()
 
     def skeleton(self) -> Skeleton | None:
         """Return an untrained encoder of this size, geometry and statistics; None where options cannot express them."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from evar.audioset import display_names
@@ -120,7 +119,7 @@ class Panns(Adapter):
 
     def tag_probabilities(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """Return the probabilities ``[B, 527]`` of ``class_names``; of chunks, the classifier on their mean."""
-        return torch.sigmoid(self.network.fc_audioset(self.embed(waveforms, lengths)))
+        return self.network.probabilities(self.embed(waveforms, lengths))
 
     def skeleton(self) -> Skeleton | None:
         """Return an untrained network of this size; None for one with other classes."""

@@ -145,7 +145,7 @@ class Passt(Adapter):
             self.log_mel(waveforms),
             CHUNK_FRAMES,
             self.network.size.patch,
-            lambda x: self.network.head(self.network(x)[0]).sigmoid(),
+            lambda x: self.network.head(self.network(x)[0]).float().sigmoid(),
         )
 
     def skeleton(self) -> Skeleton | None:

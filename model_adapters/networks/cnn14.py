@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -91,7 +90,7 @@ class Cnn14(DbLogMel):
 
     def probabilities(self, embeddings: Tensor) -> Tensor:
         """Return the classes' probabilities ``[B, classes]`` of embeddings ``[B, D]``."""
-        return torch.sigmoid(self.fc_audioset(embeddings))
+        return self.fc_audioset(embeddings).float().sigmoid()
 
 
 def size_of(state: Mapping[str, Tensor], spec: SpectrogramSpec | None = None) -> Cnn14Size:

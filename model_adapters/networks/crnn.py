@@ -131,7 +131,7 @@ class Crnn(nn.Module):
     def forward(self, log_mel: Tensor) -> TagOutput:
         """Return features and frame probabilities, the latter within [1e-7, 1]."""
         frames = self.encode(log_mel)
-        return TagOutput(frames, torch.sigmoid(self.outputlayer(frames)).clamp(_FLOOR, 1.0))
+        return TagOutput(frames, self.outputlayer(frames).float().sigmoid().clamp(_FLOOR, 1.0))
 
 
 def linear_softmax(probabilities: Tensor, input_frames: int) -> Tensor:

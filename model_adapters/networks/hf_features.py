@@ -46,7 +46,11 @@ class FeatureEncoder(nn.Module):
         clips = [clip.float().cpu().numpy() for clip in waveforms]
         with np.errstate(divide="ignore", invalid="ignore"):  # extractors that standardise divide silence by 0
             inputs = self.extractor(clips, sampling_rate=self.rate, return_tensors="pt")
-        given = {name: value.nan_to_num(0.0).to(waveforms.device) for name, value in inputs.items()}
+        if "is_longer" in inputs:  # of a fused CLAP: its extractor marks one clip of a batch at random where none is
+            inputs["is_longer"] = torch.zeros_like(torch.as_tensor(inputs["is_longer"]), dtype=torch.bool)
+        # Silence is the logarithm of 0 to an extractor without a floor: 0 after its standardisation.
+        numbers = {name: value.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) for name, value in inputs.items()}
+        given = {name: value.to(waveforms.device) for name, value in numbers.items()}
         if self.joint:
             found = self.trunk.get_audio_features(**given)
             vectors = found if isinstance(found, Tensor) else found.pooler_output

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from evar.errors import UserError
 from model_adapters.networks.checkpoints import load_exactly
@@ -139,8 +140,34 @@ def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
+class InputNorm(nn.BatchNorm2d):
+    """The encoder's first batch norm, taken out of it under its own names: the front end standardises with it.
+
+    So fine-tuning's masks and canvases, which are 0, are each band's mean. Never with the batch's own statistics, not
+    even in fine-tuning: it comes before augmentation.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return ``input``, which is standardised already."""
+        return input
+
+    def standardise(self, log_mel: Tensor) -> Tensor:
+        """Return the log-mel ``[B, 1, n_mels, T]`` in dB by the statistics seen in pre-training."""
+        bands = log_mel.transpose(1, 2)
+        found = F.batch_norm(bands, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        return found.transpose(1, 2)
+
+
+def _with_input_norm(encoder: nn.Module) -> None:
+    """Put an :class:`InputNorm` with the tensors of the encoder's first batch norm in its place."""
+    published: Any = encoder.get_submodule("batch_norm")
+    norm = InputNorm(published.num_features, eps=published.eps, device=published.weight.device)
+    norm.load_state_dict(published.state_dict())
+    encoder.add_module("batch_norm", norm)
+
+
 class Htsat(nn.Module):
-    """The encoder: log-mels ``[B, 1, n_mels, T]`` in dB, at most 1024 frames, to ``[B, dim]``.
+    """The encoder: log-mels ``[B, 1, n_mels, T]``, standardised, at most 1024 frames, to ``[B, dim]``.
 
     repeats: a log-mel of T frames is laid floor(1024 / T) times one after the other, as HTS-AT does for inference;
         else it is stretched to 1024 frames by bicubic interpolation straight away.
@@ -151,7 +178,15 @@ class Htsat(nn.Module):
         from transformers.models.clap.modeling_clap import ClapAudioEncoder
 
         self.size, self.repeats = size, repeats
-        self.encoder = take_faster(encoder if encoder is not None else ClapAudioEncoder(size.config()))
+        whole = encoder if encoder is not None else ClapAudioEncoder(size.config())
+        _with_input_norm(whole)
+        self.encoder = take_faster(whole)
+
+    def standardise(self, log_mel: Tensor) -> Tensor:
+        """Return what :meth:`forward` takes, of a log-mel ``[B, 1, n_mels, T]`` in dB."""
+        norm = self.encoder.batch_norm
+        assert isinstance(norm, InputNorm)
+        return norm.standardise(log_mel)
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Return the embeddings ``[B, dim]``: the mean over the last stage's map."""

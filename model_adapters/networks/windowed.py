@@ -7,17 +7,19 @@ from torch import Tensor, nn
 
 from model_adapters.base import Adapter
 from model_adapters.networks.frontends import Spectrogram
+from model_adapters.networks.htsat import Htsat
 
 
 class Windowed(Adapter):
     """A log-mel per window, an embedding per window, their mean per clip.
 
-    Subclasses set ``front_end`` and ``window_samples`` and write ``windows`` and ``encode_window``. The log-mels of a
-    clip's windows lie one after the other in ``log_mel``; ``encode`` cuts there, so that ``embed`` is the one after the
-    other. ``le_layer`` is the vector that linear evaluation gets, ``joint`` or ``encoder``.
+    Subclasses set ``front_end``, ``network`` and ``window_samples`` and write ``windows`` and ``encode_window``. The
+    log-mels of a clip's windows lie one after the other in ``log_mel``; ``encode`` cuts there, so that ``embed`` is the
+    one after the other. ``le_layer`` is the vector that linear evaluation gets, ``joint`` or ``encoder``.
     """
 
     front_end: Spectrogram
+    network: Htsat
     window_samples: int
     le_layer: str = "encoder"
 
@@ -35,7 +37,7 @@ class Windowed(Adapter):
 
     def _log_mels(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         pieces = self.windows(waveforms, lengths)
-        return torch.cat([self.front_end(piece) for piece in pieces], dim=2)[:, None]
+        return self.network.standardise(torch.cat([self.front_end(piece) for piece in pieces], dim=2)[:, None])
 
     def _embedded(self, log_mel: Tensor, layer: str) -> Tensor:
         frames = self.front_end.frames(self.window_samples)
@@ -43,7 +45,7 @@ class Windowed(Adapter):
         return vectors[0] if len(vectors) == 1 else self.pooled(torch.stack(vectors))
 
     def log_mel(self, waveforms: Tensor) -> Tensor:
-        """Return the log-mel ``[B, 1, n_mels, frames]`` in dB of ``[B, T]``, one window after the other."""
+        """Return the standardised log-mel ``[B, 1, n_mels, frames]`` of ``[B, T]``, one window after the other."""
         return self._log_mels(waveforms, torch.full((len(waveforms),), waveforms.shape[1]))
 
     def encode(self, log_mel: Tensor, patchout: float = 0.0) -> Tensor:

@@ -63,3 +63,9 @@ def recipe_state(model: str, drop: str = "", value_prefix: str = "") -> dict[str
         else:
             state[key] = value_of(key.removeprefix(value_prefix), shape)
     return state
+
+
+def decibels(model, x: torch.Tensor) -> torch.Tensor:
+    """Return the log-mel ``[B, 1, T, n_mels]`` in dB of a model's windows of whole clips, not yet standardised."""
+    whole = torch.full((len(x),), x.shape[1])
+    return torch.cat([model.front_end(piece) for piece in model.windows(x, whole)], dim=2)[:, None].transpose(2, 3)

@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from evar.errors import UserError
+from model_adapters.networks.hf_features import FeatureEncoder
 from model_adapters.registry import build_adapter, load_model, model_info
 
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
@@ -115,12 +116,13 @@ def test_features_that_the_extractor_standardises(tmp_path):
     assert heard(adapter, torch.zeros(2, 16000)).isfinite().all()
 
 
-def test_clap_gives_its_joint_embedding(tmp_path):
+def save_clap(folder, truncation, **more):
     audio = {
         "patch_embeds_hidden_size": 16,
         "hidden_size": 128,
         "depths": [1, 1, 1, 1],
         "num_attention_heads": [1, 2, 4, 8],
+        **more,
     }
     text = {
         **TINY,
@@ -130,9 +132,40 @@ def test_clap_gives_its_joint_embedding(tmp_path):
         "bos_token_id": 1,
         "eos_token_id": 2,
     }
-    config = ClapConfig(text_config=text, audio_config=audio, projection_dim=24)
-    extractor = ClapFeatureExtractor(truncation="rand_trunc", padding="repeatpad")
-    folder, clip = save(tmp_path, config, extractor), tones(48000, rate=48000)
+    extractor = ClapFeatureExtractor(truncation=truncation, padding="repeatpad")
+    return save(folder, ClapConfig(text_config=text, audio_config=audio, projection_dim=24), extractor), extractor
+
+
+def test_a_fused_clap_hears_every_clip_by_itself(tmp_path):
+    """Its extractor marks a clip of the batch as a long one, at random, where none is."""
+    folder, _ = save_clap(tmp_path, "fusion", enable_fusion=True, aff_block_r=1)
+    adapter = build_adapter(f"hf:{folder}")
+    clips = tones(48000, rate=48000).repeat(4, 1)
+    found = [heard(adapter, clips) for _ in range(3)]
+    alone = heard(adapter, clips[:1])
+    assert all(torch.allclose(batch, alone.expand(4, -1), atol=1e-5) for batch in found)
+
+
+def test_silence_is_a_number_to_an_extractor_without_a_floor():
+    class NoFloor:
+        sampling_rate = 16000
+
+        def __call__(self, clips, **_):
+            level = torch.tensor([[float(np.abs(clip).mean())] for clip in clips])
+            return {"input_features": level.log()}
+
+    class Trunk(torch.nn.Module):
+        config = BertConfig()
+
+        def get_audio_features(self, input_features):
+            return input_features.expand(-1, 3)
+
+    encoder = FeatureEncoder(Trunk(), NoFloor(), "last", "concat", "auto")
+    assert torch.equal(encoder(torch.zeros(2, 1600)), torch.zeros(2, 3))
+
+
+def test_clap_gives_its_joint_embedding(tmp_path):
+    (folder, extractor), clip = save_clap(tmp_path, "rand_trunc"), tones(48000, rate=48000)
     adapter = build_adapter(f"hf:{folder}")
     assert (adapter.sample_rate, adapter.embedding_dim, adapter.long_audio) == (48000, 24, "windows of 10 s")
     with torch.no_grad():

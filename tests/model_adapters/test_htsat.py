@@ -4,7 +4,7 @@ import pytest
 import torch
 from adapter_goldens import agrees, clips
 from golden import needs_shared
-from htsat_files import names_and_shapes, recipe_state
+from htsat_files import decibels, names_and_shapes, recipe_state
 
 from evar.errors import UserError
 from model_adapters.htsat import HtsAt
@@ -36,7 +36,7 @@ def published(tmp_path_factory):
 def test_recorded_values(published, seconds):
     x = clips(32000, seconds)
     log_mel = published.log_mel(x)
-    agrees(f"htsat.logmel.{seconds}s", log_mel.transpose(2, 3))
+    agrees(f"htsat.logmel.{seconds}s", decibels(published, x))
     agrees(f"htsat.latent.{seconds}s", published.encode(log_mel))
 
 
@@ -68,6 +68,23 @@ def test_a_short_piece_is_repeated_whole_times():
     log_mel = model.log_mel(x)
     assert log_mel.shape == (1, 1, 64, 101)
     assert torch.equal(model.encode(log_mel), model.network(log_mel.repeat(1, 1, 1, 10)))
+
+
+def test_fine_tunings_masks_are_each_bands_mean():
+    """RUNNERS 2.3: what is masked is 0, the mean after standardisation; also in training, where nothing is learned of
+    the batch before augmentation."""
+    model = HtsAt(**SMALL).train()
+    norm = model.network.encoder.batch_norm
+    x = 0.01 * torch.randn(4, 32000)
+    raw = decibels(model, x)[:, 0]
+    norm.running_mean.copy_(raw.mean(dim=(0, 1)))
+    norm.running_var.copy_(raw.var(dim=(0, 1)))
+    before = norm.running_mean.clone()
+    log_mel = model.log_mel(x)
+    assert raw.mean() < -20 and abs(float(log_mel.mean())) < 1e-4
+    assert float(log_mel.std()) == pytest.approx(1, abs=0.05)
+    model.encode(log_mel)
+    assert torch.equal(norm.running_mean, before)
 
 
 def test_any_length_and_silence():
