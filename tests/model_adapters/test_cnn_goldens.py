@@ -62,7 +62,9 @@ def test_cnn14_gives_the_recorded_values():
     assert shapes_of(network) == published_shapes("cnn14_16k")
     wave = clips(16000, 2.0)
     agrees("torchlibrosa.PANN16k.2s", network(wave).transpose(1, 2))
-    agrees("cnn14_16k.embedding.2s", network.encode(network.log_mel(wave)), atol=1e-4)
+    for seconds in (2, 10):
+        log_mel = network.log_mel(clips(16000, seconds))
+        agrees(f"cnn14_16k.embedding.{seconds}s", network.encode(log_mel), atol=1e-4)
     front = Cnn14(Cnn14Size(PANNS_32K, 1))  # the larger rate: the same network behind another front end
     network.spec, names = front.spec, ("spectrogram_extractor", "logmel_extractor")
     for name in names:
@@ -111,6 +113,7 @@ def test_wav2clip_gives_the_recorded_values():
     wave = clips(16000, 2.0)
     agrees("wav2clip.enc512.2s.batch2", network(StandardisedSpectrum("batch")(wave)))
     agrees("wav2clip.enc512.2s.single0", network(StandardisedSpectrum("clip")(wave)[:1]))
+    agrees("wav2clip.enc512.10s.single0", network(StandardisedSpectrum("clip")(clips(16000, 10.0))[:1]))
 
 
 @needs_shared
@@ -122,3 +125,6 @@ def test_vggish_gives_the_recorded_values():
     patches = VggishPatches()(clips(16000, 2.0))
     agrees("vggish.logmel_examples.2s", patches)
     agrees("vggish.emb128.2s", network(patches.flatten(0, 1)).unflatten(0, (2, 2)), atol=1e-4)
+    patches = VggishPatches()(clips(16000, 10.0))
+    agrees("vggish.logmel_examples.10s", patches)
+    agrees("vggish.emb128.10s", network(patches.flatten(0, 1)).unflatten(0, (2, 10)), atol=1e-4)

@@ -37,11 +37,11 @@ def test_names_shapes_and_recorded_outputs():
     agrees("eat.sincos_pos[0,9,:8]", network.pos[:, 9, :8].detach(), atol=1e-2)  # the deviation of eight numbers
     adapter = Eat(weights="random", depth=1, embed_dim=64)
     adapter.network = network
-    waves = clips(16000, 2)
     with torch.inference_mode():
-        (tokens,) = adapter.tokens_of(adapter.log_mel(waves))
-        agrees("eat.cls.2s", tokens[:, 0])
-        agrees("eat.mean_all_tokens.2s", tokens.mean(1))
+        for seconds in (2, 10):
+            (tokens,) = adapter.tokens_of(adapter.log_mel(clips(16000, seconds)))
+            agrees(f"eat.cls.{seconds}s", tokens[:, 0])
+            agrees(f"eat.mean_all_tokens.{seconds}s", tokens.mean(1))
 
 
 def test_positions_hold_the_frequency_first():

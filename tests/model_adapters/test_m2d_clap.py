@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from adapter_goldens import agrees, clips, published_keys, value_of
 from golden import arrays, golden, needs_shared, recipe
 
 from evar.errors import UserError
@@ -195,3 +196,26 @@ def test_random_network_has_a_seeded_joint_space():
     assert torch.equal(a.embed_audio(clip, length), b.embed_audio(clip, length))
     assert not torch.allclose(a.embed_audio(clip, length), c.embed_audio(clip, length))
     assert a.joint_dim == 64
+
+
+@needs_shared
+def test_the_published_size_has_the_published_names_and_gives_the_recorded_values(tmp_path):
+    """ADAPTERS 3 and 5.5: M2D-CLAP 2024's names, and the recipe's weights under them."""
+    keys = published_keys("m2d_clap")
+    keys |= {
+        f"audio_proj.{n}.{part}": shape for n in (0, 2) for part, shape in (("weight", [768] * 2), ("bias", [768]))
+    }
+    state = {key: value_of(key, tuple(shape)) for key, shape in keys.items() if "{" not in key}
+    state["norm_stats"] = torch.tensor([-7.1, 4.2])
+    folder = tmp_path / "m2d_clap_vit_base-80x608p16x16-240128"
+    folder.mkdir()
+    torch.save({"model": state}, folder / "checkpoint-300.pth")
+    model = M2DClap(weights=str(folder))
+    with torch.inference_mode():
+        for seconds in (2, 10):
+            x = clips(16000, seconds)
+            whole = torch.full((2,), x.shape[1])
+            agrees(f"m2d.logmel.{seconds}s", model.front_end(x)[:, None])
+            agrees(f"m2d.3840.{seconds}s", model.embed(x, whole))
+            agrees(f"m2d.flat768.{seconds}s", model.tokens_of(model.log_mel(x)).mean(1))
+            agrees(f"m2dclap.audio_proj.{seconds}s", model.embed_audio(x, whole))
