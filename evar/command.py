@@ -46,7 +46,7 @@ class Request:
         """Yield every (model, task); all tasks are opened before the first one is run.
 
         ``test_only``: a protocol that does not train opens the test part alone (AudioSet's training clips are two
-        million files), unless the model takes something from the training part.
+        million files), unless the model takes something from the training part for the joint space, its subject.
         """
         names = {task.name: task for task in self.tasks}
 
@@ -61,7 +61,7 @@ class Request:
             for task in names:
                 # Built anew for each task: an adapter that looked at one task's statistics may not carry them on.
                 model = load_model(name, self.weights, self.options_for(name))
-                yield model, opened(task, test_only and not model.adapter.needs_prepare)
+                yield model, opened(task, test_only and not model.adapter.prepares_for("joint"))
 
 
 def request(

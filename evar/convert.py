@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -59,12 +59,3 @@ def keyword_parameters(function: Callable[..., Any]) -> dict[str, inspect.Parame
     """Return the parameters of a function (or of a class's constructor) that can be given by name."""
     by_name = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return {n: p for n, p in inspect.signature(function).parameters.items() if p.kind in by_name}
-
-
-def convert_options(function: Callable[..., Any], given: Mapping[str, str], what: str) -> dict[str, Any]:
-    """Return ``given`` options converted by the hints of ``function``; an unknown name is a :class:`UserError`."""
-    known, hints = keyword_parameters(function), hints_of(function)
-    for name in given:
-        if name not in known:
-            raise UserError(f"{what} has no option --{name}.{did_you_mean(name, known)}")
-    return {name: convert(text, hints.get(name, str), name) for name, text in given.items()}

@@ -69,7 +69,7 @@ def efficiency(
     if found is not None:
         return found
     about = {"device": device_name(device), "batch_size": batch_size, "clip_seconds": clip_seconds}
-    if model.adapter.needs_prepare and not prepared:
+    if model.adapter.prepares_for(space) and not prepared:
         return _nothing("the embeddings were stored already, so the model was not prepared on the task") | about
     try:
         block = about | _measured(model, clip_seconds, batch_size, space, device, precision)

@@ -57,7 +57,7 @@ def embed(
         raise UserError(f"{model} has no embedding per time step; use --level=clip")
     if level == "joint" and not isinstance(one.adapter, AudioLanguage):
         raise UserError(f"{model} has no joint space with text; use --level=clip")
-    if one.adapter.needs_prepare:
+    if one.adapter.prepares_for("joint" if level == "joint" else "clip"):
         raise UserError(
             f"{model} takes statistics from a task's training clips, which a list of files does not have; "
             f"give them as an option (python -m evar.models {model} lists its options)"

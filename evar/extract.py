@@ -80,7 +80,9 @@ def model_facts(
 ) -> dict[str, Any]:
     """Return everything that determines an embedding beside the clip itself."""
     adapter = model.adapter
+    prepares, made_of = adapter.prepares_for(space), adapter.made_of()
     how: dict[str, Any] = {"padding": padding} if padding != "zeros" else {}  # only where it differs: stores stay valid
+    how |= {"made_of": made_of} if made_of else {}
     how |= {"corruption": corruption.facts()} if corruption is not None else {}
     how |= {"stored": stored} if stored != "float" else {}
     how |= {"batch_size": batch_size} if batch_size and adapter.batch_matters else {}
@@ -92,8 +94,8 @@ def model_facts(
         "source": model.source_sha256,
         # What was taken from the task follows from the clips that were shown; their checksum stands for it, so that a
         # run whose embeddings are all stored need not look at the training clips again.
-        "prepared_on": prepared_on if adapter.needs_prepare else "",
-        "state": {} if adapter.needs_prepare else adapter.state(),
+        "prepared_on": prepared_on if prepares else "",
+        "state": {} if prepares else adapter.state(),
         "sample_rate": adapter.sample_rate,
         "unit_seconds": "whole" if whole else unit_seconds,
         "long_audio": adapter.long_audio,
@@ -157,7 +159,7 @@ def embed_clips(
             _, there = store.rows(keys)  # another process may have done it while this one waited for the lock
             if not there.all():
                 begin = time.process_time()
-                _prepare(model, unit_seconds, None if prepared else examples, device)
+                _prepare(model, unit_seconds, None if prepared else examples, device, space)
                 prepare_cpu = time.process_time() - begin
                 write_atomically(store.folder / STATE, json.dumps(model.adapter.state()))
                 # Files of equal content are one clip here: the first of them is read.
@@ -217,9 +219,9 @@ def _dimension(model: Model, space: Space) -> int:
     return int(getattr(adapter, "joint_dim", adapter.embedding_dim)) if space == "joint" else adapter.embedding_dim
 
 
-def _prepare(model: Model, unit_seconds: float, examples: Any, device: str) -> None:
+def _prepare(model: Model, unit_seconds: float, examples: Any, device: str, space: Space) -> None:
     model.adapter.to(device)
-    if examples is not None and model.adapter.needs_prepare and isinstance(model.adapter, Prepares):
+    if examples is not None and model.adapter.prepares_for(space) and isinstance(model.adapter, Prepares):
         with torch.inference_mode():
             model.adapter.prepare(unit_seconds, examples)
 

@@ -52,7 +52,7 @@ from evar.report import print_results
 from evar.results import Result, now, read_result, result_path, run_id, run_once, versions, write_result
 from evar.subject import data_facts, flags_of, input_facts, subject_facts, weights_facts
 from evar.training import Machine, set_recompute
-from model_adapters.registry import Model, load_model, model_options
+from model_adapters.registry import Model, load_model, own_options
 
 FIRST_SEED = 43
 """The published runs count up from 42 before each run (RUNNERS 2.7)."""
@@ -197,7 +197,7 @@ def plan(asked: Request, preset: Preset | None, given: Mapping[str, Any], *, rec
                 raise UserError(f"--freeze_patch_embed: {name} has no patch embedding")
             if recompute and not set_recompute(adapter, True):
                 raise UserError(f"--recompute: {name} cannot compute its activations again")
-            own, left_out = suited(settings, adapter, model_options(name))
+            own, left_out = suited(settings, adapter, own_options(name))
             said |= dict.fromkeys(left_out)
             runs.append(Run(name, task, options, own, used))
         if said and ranks.is_main():
@@ -214,9 +214,9 @@ def with_model_options(model: str, settings: FinetuneSettings, options: dict[str
         raise UserError(
             "--patchout_keeps: in fine-tuning it is --patchout_mode=reference (marked) or intended (unmarked)"
         )
-    if settings.patchout and options.get("features") == "stacked":
+    known = own_options(model)  # what is handed on to a model within cannot be: patchout does not reach that one
+    if settings.patchout and "features" in known and options.get("features") == "stacked":
         raise UserError("--features=stacked: patchout leaves no whole time steps to stack; write --patchout=0 as well")
-    known = model_options(model)
     asked = {"dur_frames": str(settings.dur_frames)} if settings.dur_frames else {}
     if settings.patchout and "features" in known and "flat" in get_args(known["features"].annotation):
         asked["features"] = "flat"
@@ -231,8 +231,8 @@ def evaluate_finetune(
     ``cost``: measure what the encoder costs as well.
     """
     model = load_model(job.model, job.weights, job.options)
-    own, _ = suited(job.settings, model.adapter, model_options(job.model))
-    usual, _ = suited(usual_settings(job.clips.task.name), model.adapter, model_options(job.model))
+    own, _ = suited(job.settings, model.adapter, own_options(job.model))
+    usual, _ = suited(usual_settings(job.clips.task.name), model.adapter, own_options(job.model))
     job = replace(job, settings=own, sample_rate=model.adapter.sample_rate)
     check_clips(job.clips, job.settings)
     subject = run_id(subject_facts(model, job.clips, job.machine.precision, "clip"))

@@ -100,7 +100,7 @@ def as_mteb_encoder(
     require_mteb()
     adapter = model.adapter if isinstance(model, Model) else model
     called = name or (model.name if isinstance(model, Model) else type(adapter).__name__)
-    if adapter.needs_prepare:
+    if adapter.prepares_for("joint" if space == "joint" else "clip"):
         raise UserError(
             f"{called} takes statistics from a task's training clips, which mteb does not show; give them as an option "
             f"(python -m evar.models {called} lists its options)"

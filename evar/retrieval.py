@@ -178,7 +178,7 @@ def evaluate_retrieval(
     _refuse_classes(clips.task)
     if not isinstance(model.adapter, AudioLanguage):
         raise UserError(f"{model.name} has no text side, so it cannot retrieve; see python -m evar.models")
-    if model.adapter.needs_prepare and not (clips.table["split"] == "train").any():
+    if model.adapter.prepares_for("joint") and not (clips.table["split"] == "train").any():
         raise UserError(f"{model.name} is prepared on training clips, and {clips.task.name} has none here")
     queries = queries_of(clips)
     subject = run_id(subject_facts(model, clips, settings.precision, "joint", whole=True))

@@ -6,7 +6,7 @@ from typing import Any
 
 from evar.clips import Clips, training_clips
 from evar.extract import Precision, Space, model_facts
-from model_adapters.base import parse_random
+from model_adapters.base import licence_of, parse_random
 from model_adapters.registry import Model
 
 
@@ -21,8 +21,7 @@ def subject_facts(
 
 def weights_facts(model: Model) -> dict[str, Any]:
     """Return the result's ``weights``: as given, checksum, licence."""
-    licence = model.info.weights.licence if model.info.weights is not None else ""
-    return {"given": model.weights, "sha256": model.weights_sha256, "licence": licence}
+    return {"given": model.weights, "sha256": model.weights_sha256, "licence": licence_of(model.adapter)}
 
 
 def input_facts(model: Model, clips: Clips, *, whole: bool = False) -> dict[str, Any]:

@@ -58,6 +58,8 @@ class AstAdapter(Adapter):
     short_audio = "zeros at the end, up to the task's window (at least one patch, 0.175 s)"
     class_names: tuple[str, ...]
     """Of the head; absent if the weights have none."""
+    tags_need_prepare = False
+    """Tags are standardised with given statistics (``tag_stats``)."""
 
     def __init__(
         self,

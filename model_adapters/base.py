@@ -177,7 +177,9 @@ class Adapter(nn.Module):
     draws_anew: bool = False
     """Whether the same clip gives another vector each time, as a published model does that was asked for so."""
     needs_prepare: bool = False
-    """Whether ``prepare`` must be called (with training clips) before the first clip."""
+    """Whether ``prepare`` must be called (with training clips) before the first clip; see ``prepares_for``."""
+    weights_licence: str = ""
+    """Licence of the weights, where they are those of another model than ``info`` describes."""
 
     def embed(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """Return clip embeddings ``[B, D]`` of ``waveforms [B, T]`` with ``lengths [B]`` real samples each."""
@@ -188,6 +190,17 @@ class Adapter(nn.Module):
         self.sample_rate, self.embedding_dim = other.sample_rate, other.embedding_dim
         self.long_audio, self.short_audio = other.long_audio, other.short_audio
         self.batch_matters, self.draws_anew = other.batch_matters, other.draws_anew
+
+    def prepares_for(self, space: str) -> bool:
+        """Return whether ``prepare`` must come before the first clip of a space: ``clip`` (``embed``) or ``joint``."""
+        return self.needs_prepare
+
+    def made_of(self) -> dict[str, Any]:
+        """Return what a model that is built around others owes to them, as far as it is known before ``prepare``.
+
+        JSON values; it stands in the embeddings' key even where ``state`` cannot, because that waits for the task.
+        """
+        return {}
 
     def state(self) -> dict[str, Any]:
         """Return what, beside options and weights, determines the output (statistics of the task); JSON values only."""
@@ -206,6 +219,23 @@ class Adapter(nn.Module):
         for tensor in (*self.parameters(), *self.buffers()):
             return tensor.device
         return torch.device("cpu")
+
+
+def identity_of(adapter: Adapter) -> dict[str, Any]:
+    """Return what decides an adapter's output beside its options and is known before ``prepare``, for ``made_of``."""
+    return {
+        "version": adapter.version,
+        "weights": adapter.weights_sha256,
+        "state": {} if adapter.needs_prepare else adapter.state(),
+        "made_of": adapter.made_of(),
+    }
+
+
+def licence_of(adapter: Adapter) -> str:
+    """Return the licence of an adapter's weights as their publisher states it; empty where there are none."""
+    info: ModelInfo | None = getattr(adapter, "info", None)
+    published = info.weights if info is not None else None
+    return adapter.weights_licence or (published.licence if published is not None else "")
 
 
 @runtime_checkable

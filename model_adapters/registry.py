@@ -15,12 +15,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from evar.convert import convert_options, hints_of, keyword_parameters
+from evar.convert import convert, hints_of, keyword_parameters
 from evar.errors import UserError, did_you_mean
 from evar.fetch.published import find, find_named, obtain
 from model_adapters.base import Adapter, ModelInfo, parse_random
 
 _NOT_MODELS = {"base", "registry", "networks"}
+_NOT_OPTIONS = ("weights", "base", "base_options")
+"""Parameters of an adapter's constructor that the command line gives in another way."""
 
 
 @dataclass(frozen=True)
@@ -120,24 +122,42 @@ def model_info(spec: str) -> ModelInfo:
     return info
 
 
-def model_options(spec: str) -> dict[str, inspect.Parameter]:
-    """Return the options that the model takes on the command line, beside ``--weights``; annotations are types."""
+def own_options(spec: str) -> dict[str, inspect.Parameter]:
+    """Return the options that the model's own class takes, beside ``--weights``; annotations are types."""
     cls, _, _ = adapter_class(spec)
     hints = hints_of(cls)
     return {
         name: parameter.replace(annotation=hints.get(name, str))
         for name, parameter in keyword_parameters(cls).items()
-        if name not in ("weights", "base")
+        if name not in _NOT_OPTIONS
     }
+
+
+def model_options(spec: str) -> dict[str, inspect.Parameter]:
+    """Return the options that the model takes on the command line: its own, and those it hands on to its base."""
+    base = _base_of(spec)
+    return (model_options(base) if base is not None else {}) | own_options(spec)
+
+
+def _base_of(spec: str) -> str | None:
+    """Return the model that ``spec`` hands options on to (``tag_text:ast``: ast); None for one that does not."""
+    cls, argument, _ = adapter_class(spec)
+    parameters = keyword_parameters(cls)
+    if "base_options" not in parameters:
+        return None
+    default = parameters["base"].default
+    return argument or (default if isinstance(default, str) else None)
 
 
 def option_texts(spec: str) -> dict[str, str]:
     """Return what the docstrings of the model's class and of those it is made of say about its options.
 
-    Read are the "Parameters" sections: ``name: text`` or ``name, other: text``, a further line deeper in.
+    Read are the "Parameters" sections: ``name: text`` or ``name, other: text``, a further line deeper in. Options that
+    are handed on have the text of the model that takes them.
     """
     cls, _, _ = adapter_class(spec)
-    texts: dict[str, str] = {}
+    base = _base_of(spec)
+    texts = option_texts(base) if base is not None else {}
     for one in reversed(cls.__mro__):
         section = inspect.cleandoc(one.__doc__ or "").partition("\nParameters\n----------\n")[2].split("\n\n")[0]
         for entry in re.split(r"\n(?!\s)", section):
@@ -155,12 +175,15 @@ def load_model(spec: str, weights: str | None = None, options: Mapping[str, str]
         spec: name of a model, ``name:argument`` or ``path/to/file.py:ClassName``.
         weights: path of a checkpoint, name of a file in the weights folder, ``random``, a hub id where the model knows
             hubs, or None: the published file from the weights folder, or downloaded where anybody may.
-        options: the model's own options, as text.
+        options: the model's own options and those it hands on to its base, as text.
     """
     cls, argument, source_sha = adapter_class(spec)
     parameters = keyword_parameters(cls)
-    converted = convert_options(cls, dict(options or {}), spec)
-    arguments: dict[str, Any] = dict(converted)
+    given = dict(options or {})
+    converted = _converted(spec, given)
+    arguments: dict[str, Any] = {name: value for name, value in converted.items() if name in parameters}
+    if handed_on := {name: text for name, text in given.items() if name not in parameters}:
+        arguments["base_options"] = handed_on
     if argument is not None:
         arguments["base"] = argument
     info = model_info(spec)
@@ -180,6 +203,15 @@ def _refuse(spec: str, options: Sequence[str]) -> None:
         names = " and ".join(f"--{option}" for option in options)
         verb = "is" if len(options) == 1 else "are"
         raise UserError(f"{spec}: {names} {verb} for --weights=random; published weights have their own")
+
+
+def _converted(spec: str, given: Mapping[str, str]) -> dict[str, Any]:
+    """Return the options by the types of what takes them; :class:`UserError` for one that nothing takes."""
+    known = model_options(spec)
+    for name in given:
+        if name not in known:
+            raise UserError(f"{spec} has no option --{name}.{did_you_mean(name, known)}")
+    return {name: convert(text, known[name].annotation, name) for name, text in given.items()}
 
 
 def _weights_for(

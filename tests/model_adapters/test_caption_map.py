@@ -9,10 +9,12 @@ from sklearn.linear_model import Ridge
 from small_bert import save_bert
 
 from evar.errors import UserError
+from evar.extract import model_facts
+from evar.subject import weights_facts
 from model_adapters.base import Adapter, AudioLanguage, ClipBatch, ModelInfo, Prepares
 from model_adapters.caption_map import CaptionMap
 from model_adapters.networks.ridge import STRENGTHS, RidgeSums
-from model_adapters.registry import build_adapter
+from model_adapters.registry import Model, build_adapter, load_model
 
 CAPTIONS = ("a dog barks", "rain on the roof", "loud music", "quiet speech")
 
@@ -167,3 +169,29 @@ def test_the_registry_builds_it_over_any_model(encoder):
     adapter = build_adapter("caption_map:gpvad", "random:1", {"text_encoder": encoder})
     assert adapter.embedding_dim == 256 and adapter.sample_rate == 22050
     assert "random:1" in adapter.weights_sha256 and adapter.trained_on == ("as", "as20k")
+
+
+class Geometric(Toy):
+    """A base whose state is not to be read from its weights, as M2D's geometry, which its folder's name gives."""
+
+    def __init__(self, patch):
+        super().__init__()
+        self.patch = patch
+
+    def state(self):
+        return {"patch": self.patch}
+
+
+def test_the_bases_state_is_in_the_key_before_the_map_is_fitted(encoder):
+    keys = [
+        model_facts(Model("x", CaptionMap(base, text_encoder=encoder), CaptionMap.info), 1.0, "fp32", "joint", "clips")
+        for base in (Geometric(16), Geometric(16), Geometric(80))
+    ]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_the_base_has_its_options_and_its_licence(encoder):
+    options = {"text_encoder": encoder, "stats": "audioset", "depth": "1", "embed_dim": "64"}
+    model = load_model("caption_map:ast", "random", options)
+    assert model.adapter.embedding_dim == 64 and model.options["stats"] == "audioset"
+    assert weights_facts(model)["licence"] == "BSD-3-Clause"

@@ -10,12 +10,14 @@ from golden import golden, needs_shared
 from tuning import RATE, SMALL, job, own_adapter, tones
 
 from evar.errors import UserError
+from evar.extract import model_facts
 from evar.feed import open_feed
 from evar.finetune import evaluate_finetune
 from evar.finetune_fit import fit_fold
 from evar.finetune_model import FineTuned, two_stage
 from evar.finetuned_files import load_into, read_facts, save_model
 from evar.lineareval import Machine, ProbeSettings, evaluate_linear
+from evar.subject import weights_facts
 from model_adapters.byol_a import ByolA
 from model_adapters.networks.audio_ntt import AudioNTT, AudioNTTSize
 from model_adapters.registry import build_adapter, load_model
@@ -62,6 +64,25 @@ def test_it_names_the_classes_as_the_network_did_when_it_was_tested(tuned, clips
     found = adapter.tag_probabilities(batch.inputs, batch.lengths)
     assert not found.requires_grad
     np.testing.assert_allclose(found, fit.scores, atol=1e-5)
+
+
+def test_the_encoders_version_and_options_are_in_the_key(tuned, monkeypatch):
+    def key():
+        return model_facts(load_model("finetuned", str(tuned["byol_a"][1])), 0.5, "fp32", "clip", "")
+
+    before = key()
+    assert before["made_of"]["encoder"]["options"]["feature_d"] == 8
+    monkeypatch.setattr(ByolA, "version", ByolA.version + 1)
+    assert key() != before
+
+
+def test_the_licence_is_that_of_the_weights_it_began_with(tuned, tmp_path):
+    folder = shutil.copytree(tuned["byol_a"][1], tmp_path / "model")
+    assert weights_facts(load_model("finetuned", str(folder)))["licence"] == ""  # untrained ones are nobody's
+    facts = json.loads((folder / "model.json").read_text())
+    facts["began_as"]["weights"] = "/home/ada/byol_a.pth"
+    (folder / "model.json").write_text(json.dumps(facts))
+    assert weights_facts(load_model("finetuned", str(folder)))["licence"] == ByolA.info.weights.licence
 
 
 @pytest.mark.parametrize("name", SPECS)

@@ -26,6 +26,12 @@ def test_no_model_of_this_package_has_to_be_imported(monkeypatch):
         facts.model_facts(name)
 
 
+def test_options_that_are_handed_on_are_the_models():
+    for name in ("tag_text:ast", "caption_map:m2d"):
+        assert set(facts.model_facts(name).options) == set(registry.model_options(name))
+    assert "stats" in facts.model_facts("tag_text:ast").options
+
+
 @pytest.mark.parametrize("protocol", ["lineareval", "zeroshot", "retrieval", "finetune"])
 def test_a_protocols_settings_are_those_of_its_signature(protocol):
     parameters = inspect.signature(getattr(import_module(f"evar.{protocol}"), protocol)).parameters.values()
