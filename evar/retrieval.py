@@ -184,9 +184,8 @@ def evaluate_retrieval(
     subject = run_id(subject_facts(model, clips, settings.precision, "joint", whole=True))
     texts = hashlib.blake2b("\n".join(queries.captions).encode(), digest_size=8).hexdigest()
     used: dict[str, Any] = {"captions": texts, "audio": "whole clips", "draws": settings.draws}
-    sentence_encoder = getattr(model.adapter, "sentence_encoder", None)
-    if sentence_encoder is not None:  # text that is not part of the checkpoint decides the score too
-        used["text_encoder"] = sentence_encoder().facts()
+    if text := model.adapter.text_facts():  # what is not part of the checkpoint decides the score too
+        used["text_encoder"] = text
     used |= {"precision": settings.precision, "model_options": dict(model.options)}
     run = run_id({"protocol": "retrieval", "subject": subject, "settings": used})
     path = result_path(folder, model.name, clips.task.name, "retrieval", run)

@@ -164,9 +164,8 @@ def evaluate_zeroshot(
     captions = captions_of(clips.task, settings.templates)
     subject = run_id(subject_facts(model, clips, settings.precision, "joint"))
     used = {"captions": captions, "templates": list(settings.templates), "draws": settings.draws}
-    sentence_encoder = getattr(model.adapter, "sentence_encoder", None)
-    if sentence_encoder is not None:  # text that is not part of the checkpoint decides the score too
-        used["text_encoder"] = sentence_encoder().facts()
+    if text := model.adapter.text_facts():  # what is not part of the checkpoint decides the score too
+        used["text_encoder"] = text
     used |= {"precision": settings.precision, "model_options": dict(model.options)}
     used |= {"corrupt": list(settings.corrupt)} if settings.corrupt else {}
     used |= {"batch_size": settings.batch_size} if model.adapter.batch_matters else {}

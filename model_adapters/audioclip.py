@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -117,15 +117,22 @@ class AudioClip(Adapter):
 
     def embed_audio(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """Return the joint vectors ``[B, 1024]``, not normalised."""
-        if not self.joint_dim:
-            raise UserError("these weights are of ESResNeXt-fbsp alone: they have no joint space with text")
+        self._require_joint()
         return self.network.fc(self._features(waveforms))
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """Return the joint vectors ``[C, 1024]`` of sentences, not normalised."""
+        self._require_joint()
+        return self._text.on(self.device).encode(texts)
+
+    def text_facts(self) -> dict[str, Any]:
+        """Return the name and the checksum of the tokenizer, which does not come with the weights."""
+        self._require_joint()
+        return self._text.facts()
+
+    def _require_joint(self) -> None:
         if not self.joint_dim:
             raise UserError("these weights are of ESResNeXt-fbsp alone: they have no joint space with text")
-        return self._text.on(self.device).encode(texts)
 
     def skeleton(self) -> Skeleton | None:
         """Return an untrained network of this size; None where an option cannot express it."""

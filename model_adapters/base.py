@@ -206,6 +206,13 @@ class Adapter(nn.Module):
         """Return what, beside options and weights, determines the output (statistics of the task); JSON values only."""
         return {}
 
+    def text_facts(self) -> dict[str, Any]:
+        """Return what decides the text vectors beside options and weights: a tokenizer or an encoder from elsewhere.
+
+        JSON values; they stand in the results of zero-shot and retrieval, and in their run ids. May load the text side.
+        """
+        return {}
+
     def skeleton(self) -> Skeleton | None:
         """Return an untrained model of this one's shape and front end, into which its tensors can be loaded.
 

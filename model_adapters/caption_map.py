@@ -131,6 +131,10 @@ class CaptionMap(Adapter):
         """Return the sentence embeddings ``[C, J]``, normalised."""
         return F.normalize(self.text_encoder.encode(texts), dim=-1)
 
+    def text_facts(self) -> dict[str, Any]:
+        """Return the sentence encoder's facts."""
+        return self.text_encoder.facts()
+
     def made_of(self) -> dict[str, Any]:
         """Return what the base and the text side are; both decide the map, which ``state`` names only once fitted."""
         return {"base": identity_of(self.base), "text": self.text_encoder.facts()}

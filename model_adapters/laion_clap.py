@@ -15,7 +15,7 @@ from model_adapters.htsat import same_filters, size_options
 from model_adapters.networks.frontends import LAION_CLAP, Spectrogram
 from model_adapters.networks.htsat import Htsat, HtsatSize, shortened
 from model_adapters.networks.laion_files import JOINT, ClapFile, read_clap, untrained_clap
-from model_adapters.networks.text_towers import LazyTower, Reading, TextTower
+from model_adapters.networks.text_towers import LazyTower, Reading, TextTower, words_of
 from model_adapters.networks.windowed import Windowed
 from model_adapters.networks.windows import LongAudio, described, repeat_pad, windows
 from model_adapters.wavcaps import checked_layer
@@ -122,12 +122,10 @@ class LaionClap(Windowed):
         text: nn.Module = clap.text_model
 
         def tower() -> TextTower:
-            from model_adapters.networks.text import load_tokenizer
-
-            words = load_tokenizer(tokenizer or file.tokenizer or READING.tokenizer)
+            words, facts = words_of(READING, tokenizer or file.tokenizer)
             if len(words) > text.config.vocab_size:  # type: ignore[union-attr, operator]
                 raise UserError(f"the tokenizer has {len(words)} tokens, more than the text side's")
-            return TextTower(text, words, READING)
+            return TextTower(text, words, READING, facts)
 
         self._text = LazyTower(tower)
 
@@ -151,10 +149,10 @@ class LaionClap(Windowed):
         pooled = self.network(log_mel)
         return F.normalize(self.audio_proj(pooled), dim=-1) if layer == "joint" else pooled
 
-    def pooled(self, vectors: Tensor) -> Tensor:
+    def pooled(self, vectors: Tensor, layer: str) -> Tensor:
         """Return the mean of the windows' vectors; of joint ones, brought to length one again."""
         mean = vectors.mean(dim=0)
-        return F.normalize(mean, dim=-1) if vectors.shape[-1] == self.joint_dim else mean
+        return F.normalize(mean, dim=-1) if layer == "joint" else mean
 
     def log_mel(self, waveforms: Tensor) -> Tensor:
         """Return the log-mel ``[B, 1, 64, frames]`` in dB of ``[B, T]``, one window after the other."""
@@ -171,7 +169,7 @@ class LaionClap(Windowed):
         if self.backend == "laion":
             pieces = windows(waveforms, self.window_samples, self.rule, self.window_seed)
             vectors = torch.stack([self.package.embed_audio(piece) for piece in pieces])
-            return vectors[0] if len(vectors) == 1 else self.pooled(vectors)
+            return vectors[0] if len(vectors) == 1 else self.pooled(vectors, "joint")
         return self._embedded(self._log_mels(waveforms, lengths), "joint")
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
@@ -179,6 +177,10 @@ class LaionClap(Windowed):
         if self.backend == "laion":
             return self.package.embed_text(texts)
         return F.normalize(self.text_proj(self._text.on(self.device).encode(texts)), dim=-1)
+
+    def text_facts(self) -> dict[str, Any]:
+        """Return the name and the checksum of the tokenizer, or which release of laion-clap has it."""
+        return self.package.facts() if self.backend == "laion" else self._text.facts()
 
     def skeleton(self) -> Skeleton | None:
         """Return an untrained network of this size; None where options cannot express it, or the mel filters differ."""

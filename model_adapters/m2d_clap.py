@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -31,7 +31,8 @@ class M2DClap(M2D):
     ----------
     text_encoder: hub id or local folder of the sentence encoder, where the file holds none; else by the letter in the
         folder's name (none or A: GTE-base; B: BERT's first token). For a file that holds BERT: where its tokenizer is.
-    text_pooling: how that encoder's tokens become a sentence: ``auto``, ``mean``, ``cls``.
+    text_pooling: how that encoder's tokens become a sentence: ``mean``, ``cls``; ``auto``: as the weights were trained,
+        by the file, the facts beside it or the letter (GTE-base: the mean, BERT: the first token).
 
     The other parameters are those of ``m2d``. The text encoder is loaded at the first ``embed_text``.
     """
@@ -119,8 +120,7 @@ class M2DClap(M2D):
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """Return ``[C, J]``, not normalised, on the adapter's device."""
         encoder = self.sentence_encoder()
-        sentences = encoder.encode(texts).to(self.device)
-        joint = self.text_proj(sentences)
+        joint = self.text_proj(encoder.encode(texts))
         if joint.shape[1] != self.joint_dim:
             raise UserError(
                 f"the text encoder {encoder.name} gives {joint.shape[1]} dimensions and the audio side "
@@ -129,10 +129,14 @@ class M2DClap(M2D):
         return joint
 
     def sentence_encoder(self) -> TextEncoder:
-        """Return the sentence encoder, which is loaded when first asked for."""
+        """Return the sentence encoder on the adapter's device; it is loaded when first asked for."""
         if not self._text:
-            self._text.append(self._load_text_encoder().eval().to(self.device))
-        return self._text[0]
+            self._text.append(self._load_text_encoder().eval())
+        return self._text[0].to(self.device)  # no submodule, so it does not move with the adapter by itself
+
+    def text_facts(self) -> dict[str, Any]:
+        """Return the sentence encoder's facts; loads it."""
+        return self.sentence_encoder().facts()
 
     def _load_text_encoder(self) -> TextEncoder:
         from model_adapters.networks.text import BERT_TOKENIZER, bert_from_state, load_text_encoder
@@ -142,19 +146,22 @@ class M2DClap(M2D):
                 self._text_state,
                 self._text_spec or self.made_by.get("text_encoder") or BERT_TOKENIZER,
                 self._text_reading,
+                self._text_pooling,
             )
-        if self._text_spec:
-            return load_text_encoder(self._text_spec, self._text_pooling)
-        if self.made_by.get("text_encoder"):
-            return load_text_encoder(self.made_by["text_encoder"], self.made_by.get("pooling", "auto"))
         letter = self.geometry.text_encoder
-        if letter not in _OF_LETTER:
+        if self.made_by.get("text_encoder"):
+            spec, pooling = self.made_by["text_encoder"], self.made_by.get("pooling") or "auto"
+        elif letter in _OF_LETTER or self._text_spec:
+            spec, pooling = _OF_LETTER.get(letter, ("", "auto"))
+        else:
             raise UserError(
                 f"these weights go with text encoder '{letter}' (the letter in the folder's name): give its hub id or "
                 "folder with --text_encoder"
             )
-        spec, pooling = _OF_LETTER[letter]
-        return load_text_encoder(spec, pooling if self._text_pooling == "auto" else self._text_pooling)
+        # The weights were trained with one way of pooling; where their encoder's files come from does not change it.
+        return load_text_encoder(
+            self._text_spec or spec, pooling if self._text_pooling == "auto" else self._text_pooling
+        )
 
 
 ADAPTER = M2DClap

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -176,6 +176,10 @@ class MsClap2023(MsHtsat):
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """Return the joint vectors ``[C, 1024]`` of sentences, not normalised."""
         return self.text_proj(self._text.on(self.device).encode(texts))
+
+    def text_facts(self) -> dict[str, Any]:
+        """Return the name and the checksum of the tokenizer, which does not come with the weights."""
+        return self._text.facts()
 
     def skeleton(self) -> Skeleton | None:
         """Return an untrained network of this size; None where options cannot express it, or the mel filters differ."""

@@ -119,6 +119,10 @@ class TagText(Adapter):
         """Return the sentence embeddings ``[C, J]``, normalised."""
         return F.normalize(self.text_encoder.encode(texts), dim=-1)
 
+    def text_facts(self) -> dict[str, Any]:
+        """Return the sentence encoder's facts."""
+        return self.text_encoder.facts()
+
     def made_of(self) -> dict[str, Any]:
         """Return what the tagger and the text side are, which decide the joint vectors."""
         tagger = {"source": self.source_sha256, **identity_of(self.tagger)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -25,6 +25,8 @@ DEPTHS = (2, 2, 2, 2)
 
 class Wav2Clip(Adapter):
     """Wav2CLIP: standardised log power spectrum, ResNet-18, 512 features; in CLIP's space after a small network.
+
+    A file without that network (``audio_transform``) is read, too; it has no joint space.
 
     The published code standardises the spectra of a batch together, so that a clip's embedding depends on its
     neighbours; here each clip by itself.
@@ -77,7 +79,7 @@ class Wav2Clip(Adapter):
         seed = parse_random(weights)
         if seed is None:
             self._read(weights)
-            self._text = LazyTower(lambda: _text_side(text_encoder))
+            self._text = LazyTower(lambda: _text_side(text_encoder, self.joint_dim))
         else:
             if depth < 0 or width < 1:
                 raise UserError(f"--depth must be 0 or more and --width 1 or more, not {depth} and {width}")
@@ -86,8 +88,8 @@ class Wav2Clip(Adapter):
             self.audio_transform: nn.Module = untrained(lambda: _transform(self.network.dim), seed + 1)
             joint = self.network.dim
             self._text = LazyTower(lambda: random_tower(READING, seed + 2, text_encoder, depth, projection=joint))
-            self.weights_sha256 = f"random:{seed}"
-        self.embedding_dim = self.joint_dim = self.network.dim
+            self.joint_dim, self.weights_sha256 = joint, f"random:{seed}"
+        self.embedding_dim = self.network.dim
         self.eval()
 
     def _read(self, weights: str) -> None:
@@ -98,9 +100,11 @@ class Wav2Clip(Adapter):
         encoder = under(state, prefix) if prefix else state
         self.network = unfilled(lambda: ResNet(1, "basic", depths_of(encoder), width=_width(encoder)))
         load_exactly(self.network, encoder, ignore=("spectrogram.", "audio_transform."), what=what)
-        joint = under(state, "audio_transform.sequential.")
+        beside = prefix[: prefix.rstrip(".").rfind(".") + 1]
+        joint = under(state, f"{beside}audio_transform.sequential.")
         self.audio_transform = nn.Identity() if not joint else unfilled(lambda: _transform(self.network.dim))
         if joint:
+            self.joint_dim = self.network.dim
             load_exactly(self.audio_transform, joint, what=f"of audio_transform {what}")
 
     def embed(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
@@ -114,11 +118,22 @@ class Wav2Clip(Adapter):
 
     def embed_audio(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """Return the joint vectors ``[B, 512]``, not normalised."""
+        self._require_joint()
         return self.audio_transform(self.embed(waveforms, lengths))
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """Return CLIP's joint vectors ``[C, 512]`` of sentences, not normalised."""
+        self._require_joint()
         return self._text.on(self.device).encode(texts)
+
+    def text_facts(self) -> dict[str, Any]:
+        """Return names and checksums of CLIP's text weights and tokenizer."""
+        self._require_joint()
+        return self._text.facts()
+
+    def _require_joint(self) -> None:
+        if not self.joint_dim:
+            raise UserError("these weights are of Wav2CLIP's encoder alone: without audio_transform no joint space")
 
     def skeleton(self) -> Skeleton | None:
         """Return an untrained network of this size; None where an option cannot express it."""
@@ -139,15 +154,24 @@ def _transform(width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Dropout(0.1), nn.Linear(width, width))
 
 
-def _text_side(spec: str) -> TextTower:
-    """Return the text side of a CLIP from its folder or hub id, tokenizer included."""
+def _text_side(spec: str, joint_dim: int) -> TextTower:
+    """Return the text side of a CLIP from its folder or hub id, tokenizer included.
+
+    Raises :class:`UserError` if its vectors are not of the audio side's length ``joint_dim``.
+    """
     from model_adapters.networks.text_files import locate
 
     files = locate(spec)
     files.require_weights()
-    state, _ = read_checkpoint(files.weights()[0])
+    state, sha256 = read_checkpoint(files.weights()[0])
     text = {k: v for k, v in state.items() if k.startswith(("text_model.", "text_projection"))}
-    return tower_from_state(text, READING, spec, f"of the text side in '{spec}'")
+    tower = tower_from_state(text, READING, spec, f"of the text side in '{spec}'", sha256)
+    if tower.width != joint_dim:
+        raise UserError(
+            f"the text side of '{spec}' gives {tower.width} dimensions and the audio side {joint_dim}: set "
+            f"--text_encoder to the CLIP these weights were trained with ({CLIP})"
+        )
+    return tower
 
 
 ADAPTER = Wav2Clip

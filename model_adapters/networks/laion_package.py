@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from importlib import metadata
 from typing import Any
 
 from torch import Tensor, nn
@@ -40,6 +41,13 @@ class LaionPackage(nn.Module):
                 raise UserError(f"'{weights}' is no file of laion-clap, which backend=laion needs")
             load_exactly(module.model, {**constants, **state}, what=f"in '{weights}'")
         self.module = module
+
+    def facts(self) -> dict[str, str]:
+        """Return the package's release, which brings tokenizer and text side."""
+        try:
+            return {"package": f"laion-clap {metadata.version('laion-clap')}"}
+        except metadata.PackageNotFoundError:  # lies in the way without having been installed
+            return {"package": "laion-clap"}
 
     def embed_audio(self, clips: Tensor) -> Tensor:
         """Return ``[B, 512]``, of length one, of clips ``[B, T]`` of at most 10 s at 48 kHz."""

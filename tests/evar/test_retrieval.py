@@ -185,6 +185,15 @@ def test_training_on_the_data_set_is_flagged(tmp_path: Path) -> None:
     assert evaluate(tmp_path, caption_clips(tmp_path / "data", THREE))["flags"] == ["not_zero_shot"]
 
 
+def test_text_from_elsewhere_is_in_the_result_and_decides_the_run(tmp_path: Path, monkeypatch) -> None:
+    clips = caption_clips(tmp_path / "data", THREE)
+    plain = evaluate(tmp_path, clips)
+    monkeypatch.setattr(Hears, "text_facts", lambda self: {"tokenizer_sha256": "a"})
+    found = evaluate(tmp_path, clips)
+    assert found["settings"]["text_encoder"] == {"tokenizer_sha256": "a"} and "text_encoder" not in plain["settings"]
+    assert found["run_id"] != plain["run_id"]
+
+
 def test_what_cannot_be_evaluated_is_one_clear_error(tmp_path: Path) -> None:
     clips = caption_clips(tmp_path / "data", THREE)
     deaf = Model("deaf", CountingAdapter(), CountingAdapter.info)

@@ -44,6 +44,25 @@ def knows() -> Model:
     return Model("knows", Knows(), Knows.info)
 
 
+class Reads(Knows):
+    """Has its words from elsewhere."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__()
+        self.words = words
+
+    def text_facts(self) -> dict[str, str]:
+        return {"tokenizer_sha256": self.words}
+
+
+def test_text_from_elsewhere_is_in_the_result_and_decides_the_run(tmp_path: Path) -> None:
+    clips = fold_clips(tmp_path / "data", 8)
+    models = [Model("knows", Reads(words), Knows.info) for words in ("a", "a", "b")]
+    one, again, other = (evaluate_zeroshot(m, clips, Settings(draws=10), tmp_path / "runs")[0] for m in models)
+    assert one["settings"]["text_encoder"] == {"tokenizer_sha256": "a"}
+    assert one["run_id"] == again["run_id"] != other["run_id"] and one["subject"] == other["subject"]
+
+
 def test_templates_replace_the_tasks_captions_and_several_make_an_ensemble() -> None:
     task = tiny_task(labels=("car_horn", "dog"))
     assert captions_of(task, ()) == [["car horn can be heard", "dog can be heard"]]

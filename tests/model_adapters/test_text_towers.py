@@ -1,5 +1,8 @@
 """Text towers: each reading against the network itself, OpenAI's names, sizes from tensors, and empty tokenizers."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from small_bert import VOCABULARY, save_tokenizer
@@ -9,6 +12,7 @@ from evar.errors import UserError
 from model_adapters.networks.text import require_real
 from model_adapters.networks.text_sizes import TowerSize, build, size_of
 from model_adapters.networks.text_towers import LazyTower, Reading, random_tower, tower_from_state
+from model_adapters.registry import build_adapter, model_options
 
 SENTENCES = ["a dog barks", "rain", "a dog barks and rain on the roof can be heard", "music"]
 KINDS = [("bert", "first"), ("roberta", "pooler"), ("gpt2", "before_pad"), ("clip", "last")]
@@ -135,3 +139,24 @@ def test_an_untrained_tower_depends_on_its_seed_and_is_built_once(words):
     first = lazy.on(torch.device("cpu")).encode(SENTENCES)
     assert torch.equal(first, lazy.on(torch.device("cpu")).encode(SENTENCES)) and len(made) == 1
     assert not torch.allclose(first, random_tower(reading("roberta", "pooler"), 8, words, depth=1).encode(SENTENCES))
+
+
+def test_a_tower_says_which_tokenizer_it_has_whatever_else_is_the_same(words, tmp_path):
+    def facts(folder, **more):
+        return tower_from_state(small("bert", "first").state_dict(), reading("bert", "first"), folder, **more).facts
+
+    again = shutil.copytree(words, tmp_path / Path(words).name)
+    assert facts(words) == facts(str(again)) and len(facts(words)["tokenizer_sha256"]) == 64
+    other = save_tokenizer(tmp_path / "other" / Path(words).name, ["<s>", *VOCABULARY[:-1], "meow"])
+    assert facts(str(other))["tokenizer"] == facts(words)["tokenizer"]
+    assert facts(str(other))["tokenizer_sha256"] != facts(words)["tokenizer_sha256"]
+    assert facts(words, weights_sha256="abc")["sha256"] == "abc"
+
+
+@pytest.mark.parametrize("name", ["msclap_2022", "msclap_2023", "wavcaps", "laion_clap", "audioclip", "wav2clip"])
+def test_every_model_with_a_tower_says_whose_words_it_reads(words, name):
+    small = {"depth": "1", "width": "16", "embed_dim": "16"}
+    options = {option: text for option, text in small.items() if option in model_options(name)}
+    options["text_encoder" if name == "wav2clip" else "tokenizer"] = words
+    found = build_adapter(name, "random", options).text_facts()
+    assert found["tokenizer"] == Path(words).name and len(found["tokenizer_sha256"]) == 64
