@@ -166,7 +166,8 @@ def features(adapter: Adapter, waveforms: Tensor, lengths: Tensor, short_clips: 
         return features(adapter, waveforms.new_zeros(1, waveforms.shape[1]), lengths.new_ones(1))[:0]
     with torch.no_grad():
         first_stage: Any = adapter.log_mel
-        log_mel: Tensor = first_stage(waveforms)
+        wants_lengths = "lengths" in inspect.signature(first_stage).parameters
+        log_mel: Tensor = first_stage(waveforms, lengths) if wants_lengths else first_stage(waveforms)
         if short_clips == "reference" and bool((lengths < waveforms.shape[1]).any()):
             log_mel = _zeros_behind(adapter, log_mel, waveforms, lengths)
     return log_mel

@@ -12,7 +12,8 @@ The rest is optional, and a protocol that needs it says so when it is missing:
 * ``prepare(unit_seconds, training_clips)``: called once before the first clip, for models that take statistics (or
   geometry, or captions) from the task's training part. What it found goes into ``state``;
 * ``log_mel(waveforms) -> [B, 1, F, T]`` and ``encode(log_mel) -> [B, D]``: the two stages between which fine-tuning
-  augments; ``encode(log_mel, patchout=0.0)`` for an encoder that can leave patches out in training.
+  augments; ``encode(log_mel, patchout=0.0)`` for an encoder that can leave patches out in training, and
+  ``log_mel(waveforms, lengths=None)`` for a model that does something else with a short clip than to hear its padding.
 
 ``waveforms`` are float32 mono at ``sample_rate``, cut or zero-padded at the end to one length T; ``lengths`` holds the
 number of real samples of each clip. A clip's embedding may not depend on what else is in the batch.

@@ -18,7 +18,7 @@ from model_adapters.networks.frontends import MSCLAP_2022
 from model_adapters.networks.htsat import under
 from model_adapters.networks.text_towers import LazyTower, Reading, random_tower, tower_from_state
 from model_adapters.networks.windowed import MsProjection
-from model_adapters.networks.windows import LongAudio, described, tiled
+from model_adapters.networks.windows import LongAudio, described, tiled, tiled_alike
 from model_adapters.wavcaps import checked_layer
 
 READING = Reading("bert", "google-bert/bert-base-uncased", at="first", max_tokens=100)
@@ -126,8 +126,14 @@ class MsClap2022(Adapter):
         pooled = self.network.encode(log_mel)
         return self.audio_proj(pooled) if layer == "joint" else pooled
 
-    def log_mel(self, waveforms: Tensor) -> Tensor:
-        """Return the standardised log-mel ``[B, 1, 64, frames]`` of ``[B, T]``, window after window."""
+    def log_mel(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return the standardised log-mel ``[B, 1, 64, frames]`` of ``[B, T]``, window after window.
+
+        With ``lengths`` a short clip is repeated as in :meth:`embed`; without, all samples are its own.
+        """
+        if lengths is not None:
+            pieces = tiled_alike(waveforms, lengths, self.window_samples, self.rule, self.window_seed)
+            waveforms = torch.cat(pieces, dim=1)  # of which the windows are these again
         whole = torch.full((len(waveforms),), waveforms.shape[1])
         pieces = tiled(waveforms, whole, self.window_samples, self.rule, self.window_seed)
         return torch.cat([self.network.log_mel(piece) for piece in pieces], dim=3)

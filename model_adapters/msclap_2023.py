@@ -16,7 +16,7 @@ from model_adapters.networks.htsat import htsat_from_state, mel_filters_of, rand
 from model_adapters.networks.options import seeded
 from model_adapters.networks.text_towers import LazyTower, Reading, random_tower, tower_from_state
 from model_adapters.networks.windowed import MsProjection, Windowed
-from model_adapters.networks.windows import LongAudio, described, tiled, window_counts
+from model_adapters.networks.windows import LongAudio, described, tiled, tiled_alike, window_counts
 from model_adapters.wavcaps import checked_layer
 
 READING = Reading("gpt2", "openai-community/gpt2", at="before_pad", max_tokens=77, suffix=" <|endoftext|>")
@@ -74,6 +74,16 @@ class MsHtsat(Windowed):
     def windows(self, waveforms: Tensor, lengths: Tensor) -> list[Tensor]:
         """Return windows of 7 s of the real samples; a short clip is repeated until one is full."""
         return tiled(waveforms, lengths, self.window_samples, self.rule, self.window_seed)
+
+    def log_mel(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return the log-mel ``[B, 1, n_mels, frames]`` in dB of ``[B, T]``, one window after the other.
+
+        With ``lengths`` a short clip is repeated as in :meth:`embed`; without, all samples are its own.
+        """
+        if lengths is not None:
+            pieces = tiled_alike(waveforms, lengths, self.window_samples, self.rule, self.window_seed)
+            waveforms = torch.cat(pieces, dim=1)  # of which the windows are these again
+        return super().log_mel(waveforms)
 
     def encode_window(self, log_mel: Tensor, layer: str) -> Tensor:
         """Return the projected vector ``[B, 1024]``, or the encoder's ``[B, 768]``."""

@@ -102,6 +102,20 @@ def tiled(waveforms: Tensor, lengths: Tensor, samples: int, rule: LongAudio, see
     return [torch.stack(same) for same in zip(*per_clip, strict=True)]
 
 
+def tiled_alike(waveforms: Tensor, lengths: Tensor, samples: int, rule: LongAudio, seed: int = 0) -> list[Tensor]:
+    """Return :func:`tiled`'s windows, of each clip as many as ``[B, T]`` has room for: log-mels of one shape.
+
+    With ``chunks`` a clip that fits into one window has it again and again, which leaves the mean as it is; of one that
+    is longer and shorter than T the padding is heard as well.
+    """
+    whole = torch.full_like(lengths, waveforms.shape[1])
+    heard = torch.where(lengths > samples, whole, lengths) if rule == "chunks" else lengths
+    clips = zip(waveforms.split(1), heard.split(1), strict=True)
+    per_clip = [tiled(clip, length, samples, rule, seed) for clip, length in clips]
+    (count,) = set(window_counts(whole, samples, rule)) or {1}
+    return [torch.cat([of_clip[n % len(of_clip)] for of_clip in per_clip]) for n in range(count)]
+
+
 def window_counts(lengths: Tensor, samples: int, rule: LongAudio) -> list[int]:
     """Return how many windows each clip of ``lengths [B]`` real samples gets."""
     return [max(1, math.ceil(int(n) / samples)) if rule == "chunks" else 1 for n in lengths.tolist()]

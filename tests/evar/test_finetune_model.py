@@ -198,6 +198,25 @@ def test_a_steps_augmentation_is_the_published_order_clip_by_clip(short_clips):
     assert torch.equal(plain.x, adapter.log_mel(x)) and torch.equal(plain.targets, targets)
 
 
+@pytest.mark.parametrize("long_audio", ["seeded", "chunks"])
+@pytest.mark.parametrize("name", ["msclap_2022", "msclap_2023", "pengi"])
+def test_models_that_repeat_short_clips_do_so_in_fine_tuning(name, long_audio):
+    """Of 9 s at most; a window is of 5 or 7 s."""
+    small = {"width": "2"} if name == "msclap_2022" else {"depth": "1", "embed_dim": "16"}
+    adapter = build_adapter(name, "random", small | {"long_audio": long_audio})
+    rate = adapter.sample_rate
+    x = 0.1 * torch.randn(3, 9 * rate, generator=torch.Generator().manual_seed(4))
+    for width, lengths in ((9, (2, 9, 1)), (3, (2, 3, 1))):
+        real = torch.tensor(lengths) * rate
+        clips = torch.where(torch.arange(width * rate) < real[:, None], x[:, : width * rate], 0)
+        with torch.no_grad():
+            expected = adapter.embed(clips, real)
+            found = adapter.encode(features(adapter, clips, real))
+            assert torch.allclose(found, expected, atol=1e-4), (width, lengths)
+            assert not torch.allclose(adapter.encode(adapter.log_mel(clips))[0], expected[0], atol=1e-2)
+    assert features(adapter, x[:0], torch.zeros(0, dtype=torch.int64)).shape[0] == 0
+
+
 def test_of_waveforms_alone_only_mixup_and_the_longer_length_of_a_pair():
     adapter, x, targets = build_adapter("log_mel_stats"), waves(4), torch.eye(4)
     lengths = torch.tensor([16000, 4000, 8000, 12000])
