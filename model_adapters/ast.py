@@ -15,6 +15,7 @@ from model_adapters.byol_a import STATISTICS_CLIPS, exact_statistics, moments, r
 from model_adapters.networks import frontends_kaldi
 from model_adapters.networks.frame_chunks import mean_of_chunks
 from model_adapters.networks.frontends_kaldi import KaldiFbank
+from model_adapters.networks.hf_adapter import made_by
 from model_adapters.networks.hf_ast import pooled, proportions, read_ast, untrained_ast
 from model_adapters.networks.m2d_files import parse_norm_stats
 from model_adapters.networks.options import one_of
@@ -80,6 +81,7 @@ class AstAdapter(Adapter):
         seed = parse_random(weights)
         parts = read_ast(weights) if seed is None else untrained_ast(seed, depth, embed_dim)
         self.network, self.head, self.weights_sha256 = parts.encoder, parts.head, parts.sha256
+        self.settings_sha256 = parts.settings_sha256
         if parts.class_names:
             self.class_names = parts.class_names
         given = parse_norm_stats(norm_stats) if norm_stats else None
@@ -154,6 +156,10 @@ class AstAdapter(Adapter):
             "long_audio": "chunks" if self.chunked else "whole",
         }
         return Skeleton("ast", options, spare=("head.",))
+
+    def made_of(self) -> dict[str, Any]:
+        """Return the checksum of the settings beside the weights, or what made an untrained network's numbers."""
+        return {"settings": self.settings_sha256} if self.settings_sha256 else made_by(self.weights_sha256)
 
     def state(self) -> dict[str, Any]:
         """Return mean and deviation in use (None before ``prepare``)."""

@@ -19,7 +19,7 @@ from model_adapters.networks.hf_adapter import (
     read_extractor,
 )
 from model_adapters.networks.hf_features import FeatureEncoder, Pooling
-from model_adapters.networks.hf_files import locate, sha256_of_weights
+from model_adapters.networks.hf_files import locate, sha256_of_settings, sha256_of_weights
 from model_adapters.networks.hf_layers import Combine, parse_layers
 from model_adapters.networks.hf_models import default_config, read_config, read_model, resize, untrained
 from model_adapters.networks.hf_speech import MODEL_TYPES, WaveEncoder
@@ -116,7 +116,7 @@ class HuggingFace(FramesAdapter):
             name = weights or base
             folder = locate(name)
             extractor = read_extractor(folder, name) or _default_extractor(read_config(folder))
-            self.weights_sha256 = sha256_of_weights(folder)
+            self.weights_sha256, self.settings_sha256 = sha256_of_weights(folder), sha256_of_settings(folder)
             return read_model(folder, name), extractor
         if not base:
             raise UserError("an untrained network needs a configuration: hf:hubert, hf:ORG/NAME or hf:FOLDER")

@@ -88,7 +88,7 @@ class LaionClap(Windowed):
         embed_dim: int = 96,
     ) -> None:
         super().__init__()
-        self.le_layer, self.backend = checked_layer(le_layer), backend
+        self.le_layer, self.backend, self.settings_sha256 = checked_layer(le_layer), backend, ""
         self.long_audio = described(long_audio, 10.0, window_seed)
         self.rule, self.window_seed, self.draws_anew = long_audio, window_seed, long_audio == "random"
         seed = parse_random(weights)
@@ -119,6 +119,7 @@ class LaionClap(Windowed):
         self.network = Htsat(file.size, encoder=clap.audio_model.audio_encoder)
         self.audio_proj, self.text_proj = clap.audio_projection, clap.text_projection
         self.joint_dim, self.weights_sha256 = int(self.audio_proj.linear2.out_features), file.sha256
+        self.settings_sha256 = file.settings_sha256
         text: nn.Module = clap.text_model
 
         def tower() -> TextTower:
@@ -177,6 +178,10 @@ class LaionClap(Windowed):
         if self.backend == "laion":
             return self.package.embed_text(texts)
         return F.normalize(self.text_proj(self._text.on(self.device).encode(texts)), dim=-1)
+
+    def made_of(self) -> dict[str, Any]:
+        """Return the checksum of the settings beside the weights, where there are any."""
+        return {"settings": self.settings_sha256} if self.settings_sha256 else {}
 
     def text_facts(self) -> dict[str, Any]:
         """Return the name and the checksum of the tokenizer, or which release of laion-clap has it."""

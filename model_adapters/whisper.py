@@ -11,7 +11,7 @@ from evar.errors import UserError
 from model_adapters.base import ModelInfo, Weights, parse_random
 from model_adapters.networks.dense import take_faster
 from model_adapters.networks.hf_adapter import FramesAdapter, Padding, checked, made_by
-from model_adapters.networks.hf_files import locate, sha256_of_weights
+from model_adapters.networks.hf_files import locate, sha256_of_settings, sha256_of_weights
 from model_adapters.networks.hf_layers import Combine, parse_layers
 from model_adapters.networks.hf_models import quiet, read_config, read_model, resize
 from model_adapters.networks.hf_whisper import RATE, STRIDE, WhisperFrames
@@ -75,6 +75,7 @@ class Whisper(FramesAdapter):
                 raise UserError(f"'{name}' is a {kind}, not a whisper; try hf:{name}, which takes either")
             model: Any = read_model(folder, name)
             encoder, self.weights_sha256 = model.get_encoder(), sha256_of_weights(folder)
+            self.settings_sha256 = sha256_of_settings(folder)
         config: Any = encoder.config
         self.encoder = WhisperFrames(encoder, parse_layers(layers, config.encoder_layers, combine))
         self.embedding_dim = self.encoder.width

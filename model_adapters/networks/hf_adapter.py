@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from evar.errors import UserError
 from model_adapters.base import Adapter, parse_random
-from model_adapters.networks.hf_files import locate, sha256_of_weights
+from model_adapters.networks.hf_files import locate, sha256_of_settings, sha256_of_weights
 from model_adapters.networks.hf_layers import Combine, parse_layers, time_mean
 from model_adapters.networks.hf_models import default_config, first_line, read_config, read_model, resize, untrained
 from model_adapters.networks.hf_speech import WaveEncoder
@@ -25,6 +25,8 @@ class FramesAdapter(Adapter):
     encoder: Any
     padding: Padding
     frame_seconds: float = 0.02
+    settings_sha256: str = ""
+    """Of the files beside the weights; empty for an untrained network."""
 
     def frames(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``(frames [B, T', D], their number per clip [B])``; those beyond the number are 0."""
@@ -33,6 +35,10 @@ class FramesAdapter(Adapter):
     def embed(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """Return one vector per clip ``[B, D]``: the mean over time, unless the model says otherwise."""
         return self.pool(*self.frames(waveforms, lengths))
+
+    def made_of(self) -> dict[str, Any]:
+        """Return the checksum of the settings beside the weights."""
+        return {"settings": self.settings_sha256} if self.settings_sha256 else {}
 
     def pool(self, frames: Tensor, counts: Tensor) -> Tensor:
         """Return ``[B, D]`` of the first ``counts [B]`` of the frames ``[B, T', D]``."""
@@ -102,6 +108,7 @@ class SpeechAdapter(FramesAdapter):
         if kind != self.model_type:
             raise UserError(f"'{name}' is a {kind}, not a {self.model_type}; try hf:{name}, which takes either")
         extractor = read_extractor(folder, name)
+        self.settings_sha256 = sha256_of_settings(folder)
         return read_model(folder, name), bool(getattr(extractor, "do_normalize", True)), sha256_of_weights(folder)
 
     def state(self) -> dict[str, Any]:

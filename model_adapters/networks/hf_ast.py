@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from evar.audioset import display_names
 from evar.errors import UserError
 from model_adapters.networks.dense import take_faster
-from model_adapters.networks.hf_files import locate, sha256_of_weights
+from model_adapters.networks.hf_files import locate, sha256_of_settings, sha256_of_weights
 from model_adapters.networks.hf_models import first_line, quiet, read_config
 
 _NUMBERS_AT_ONCE = 8_000_000
@@ -52,12 +52,14 @@ class AnyLength(nn.Module):
 
 
 class Ast(NamedTuple):
-    """The encoder (``ASTModel``), the tagging head if there is one, the names of its outputs, the files' checksum."""
+    """The encoder (``ASTModel``), the tagging head if there is one, the names of its outputs, the files' checksums."""
 
     encoder: nn.Module
     head: nn.Module | None
     class_names: tuple[str, ...]
     sha256: str
+    settings_sha256: str
+    """Of config.json; empty for an untrained network."""
 
 
 def read_ast(weights: str) -> Ast:
@@ -80,7 +82,7 @@ def read_ast(weights: str) -> Ast:
         raise UserError(f"the weights of '{weights}' do not fit an AST: missing or of another shape: {some}")
     has_head = len(missing) == len(found["missing_keys"])
     names = tuple(str(config.id2label[i]) for i in range(config.num_labels)) if has_head else ()
-    return _parts(model, names, sha256_of_weights(folder))
+    return _parts(model, names, sha256_of_weights(folder), sha256_of_settings(folder))
 
 
 def proportions(depth: int, dim: int) -> dict[str, Any]:
@@ -115,10 +117,10 @@ def untrained_ast(seed: int, depth: int, dim: int) -> Ast:
     return _parts(model, tuple(display_names()), f"random:{seed}")
 
 
-def _parts(model: Any, names: tuple[str, ...], sha256: str) -> Ast:
+def _parts(model: Any, names: tuple[str, ...], sha256: str, settings_sha256: str = "") -> Ast:
     encoder = model.audio_spectrogram_transformer.float()
     encoder.embeddings = AnyLength(encoder.embeddings, encoder.config)
-    return Ast(take_faster(encoder), model.classifier.float() if names else None, names, sha256)
+    return Ast(take_faster(encoder), model.classifier.float() if names else None, names, sha256, settings_sha256)
 
 
 def pooled(encoder: nn.Module, x: Tensor) -> Tensor:

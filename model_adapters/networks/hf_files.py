@@ -47,6 +47,12 @@ def sha256_of_weights(folder: Path) -> str:
     return sha256_of_all(weights_in(folder))
 
 
+def sha256_of_settings(folder: Path) -> str:
+    """Return the checksum of the files that say how a folder's weights are computed with; not those of tokenizers."""
+    named = ("config.json", "preprocessor_config.json", "processor_config.json")
+    return sha256_of_all([folder / name for name in named if (folder / name).is_file()])
+
+
 def read_file_or_hub(weights: str) -> tuple[dict[str, Tensor], str]:
     """Return the tensors and the SHA-256 of a file, a folder with one weights file, or a hub repository ``ORG/NAME``.
 

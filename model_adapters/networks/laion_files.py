@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from evar.errors import UserError
 from model_adapters.networks.checkpoints import load_exactly, read_checkpoint
-from model_adapters.networks.hf_files import locate, sha256_of_weights
+from model_adapters.networks.hf_files import locate, sha256_of_settings, sha256_of_weights
 from model_adapters.networks.hf_models import quiet, read_config, read_model
 from model_adapters.networks.htsat import HtsatSize, mel_filters_of, size_of, to_transformers, under
 from model_adapters.networks.text_sizes import TowerSize
@@ -34,6 +34,8 @@ class ClapFile(NamedTuple):
     """The file's mel filters ``[bins, n_mels]``."""
     tokenizer: str
     """Where its own tokenizer is; empty if it has none."""
+    settings_sha256: str = ""
+    """Of the settings beside the weights, if there are any."""
 
 
 def read_clap(weights: str) -> ClapFile:
@@ -58,7 +60,8 @@ def read_clap(weights: str) -> ClapFile:
     )
     own = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json"))
     tokenizer = (str(path) if path.is_dir() else weights) if own else ""
-    return ClapFile(read_model(folder, weights), size, sha256_of_weights(folder), None, tokenizer)
+    shas = sha256_of_weights(folder), sha256_of_settings(folder)
+    return ClapFile(read_model(folder, weights), size, shas[0], None, tokenizer, shas[1])
 
 
 def read_laion_state(path: str) -> tuple[dict[str, Tensor], str]:

@@ -9,6 +9,7 @@ from golden import needs_shared
 from torch.nn import functional as F
 
 from evar.errors import UserError
+from evar.extract import model_facts
 from model_adapters import ast as adapter_of_ast
 from model_adapters.ast import AstAdapter
 from model_adapters.base import ClipBatch
@@ -172,6 +173,19 @@ def test_folders_with_and_without_a_head(noise, tmp_path):
     other.network.load_state_dict(tagger.network.state_dict())
     with torch.inference_mode():
         assert torch.equal(other.embed(noise, lengths_of(noise)), both[0])
+
+
+def test_the_settings_beside_the_weights_are_part_of_the_models_identity(tmp_path):
+    """The weights' checksum does not know the activation that they are computed with."""
+    config = transformers.ASTConfig(**proportions(1, 64))
+    for name, act in (("gelu", "gelu"), ("relu", "relu")):
+        config.hidden_act = act
+        torch.manual_seed(5)
+        transformers.ASTModel(config).save_pretrained(tmp_path / name)
+    one, other = (load_model("ast", str(tmp_path / name)) for name in ("gelu", "relu"))
+    assert one.weights_sha256 == other.weights_sha256
+    facts = [model_facts(model, 5.0, "fp32", "clip", "x") for model in (one, other)]
+    assert facts[0] != facts[1]
 
 
 def test_what_is_wrong_is_said_in_one_line(tmp_path):

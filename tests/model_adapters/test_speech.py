@@ -19,7 +19,7 @@ from evar.pretrain.corpus import corpus as make_corpus
 from evar.pretrain.feature_store import read_about
 from evar.pretrain.features import features, open_features
 from model_adapters.networks.hf_models import default_config
-from model_adapters.registry import build_adapter, model_info
+from model_adapters.registry import build_adapter, load_model, model_info
 
 NAMES = sorted(CONFIGS)
 LARGE = [(name, large) for name in NAMES for large in (False, True) if not (large and name == "data2vec_audio")]
@@ -236,6 +236,15 @@ def test_wrong_weights_are_one_line(folders, tmp_path):
     assert "deeper" in refusal("hubert", str(other))
     (other / "config.json").write_text("{")
     assert "configuration cannot be read" in refusal("hubert", str(other))
+
+
+def test_the_settings_beside_the_weights_are_part_of_the_models_identity(tmp_path):
+    folder = save_speech(tmp_path / "tiny", "hubert")
+    before = load_model("hubert", str(folder))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_act": "relu"}))
+    after = load_model("hubert", str(folder))
+    assert before.weights_sha256 == after.weights_sha256 and before.adapter.made_of() != after.adapter.made_of()
 
 
 def test_wrong_options_are_one_line(folders):
