@@ -6,6 +6,8 @@ import argparse
 import contextlib
 import hashlib
 import pickle
+import re
+import warnings
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,12 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from evar.errors import UserError, did_you_mean
-from model_adapters.networks.inert import read_weights_only
+from evar.fetch.first_bytes import not_weights
+from model_adapters.networks.inert import Inert, read_weights_only
 from model_adapters.networks.misfits import DATA_PARALLEL, likely_cause
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
 _NAMES_SHOWN = 4
+_REFUSED = re.compile(r"WeightsUnpickler error: ([^\n]*?)(?: was not an allowed|$)", re.M)
+"""Where torch's text names what it did not build."""
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -71,6 +76,11 @@ def read_checkpoint(path: str | Path, *, wrappers: tuple[str, ...] = _WRAPPERS) 
         (w for w in wrappers if isinstance(content, Mapping) and isinstance(content.get(w), Mapping)), ""
     ):
         content = content[name]
+    if isinstance(content, Inert):
+        raise UserError(
+            f"'{file}' holds a pickled object ({content.stands_for}), not a dictionary of weights, and objects are not "
+            "built: save its state_dict()"
+        )
     if not isinstance(content, Mapping):
         raise UserError(f"'{file}' holds a {type(content).__name__}, not a dictionary of weights")
     state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
@@ -91,31 +101,48 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(str(file))
     except SafetensorError as error:
+        if what := not_weights(file):
+            raise UserError(f"'{file}' is {what}") from None
         raise UserError(f"'{file}' is not a whole safetensors file ({_first_line(error)})") from None
 
 
 def _read_pickle(file: Path) -> Any:
     # Files of torch >= 1.6 are zip archives and can be mapped: the optimizer's two thirds are then never read.
     mapped = zipfile.is_zipfile(file)
+    refused: Exception
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle's protocol and of TorchScript: told better below
             return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         with contextlib.suppress(pickle.UnpicklingError):
             return read_weights_only(file)
-        what = _first_line(error, marker="GLOBAL ")
-        raise UserError(
-            f"'{file}' is not read, because it is no weights file or holds more than weights ({what}); "
-            "save its state_dict with torch.save or as safetensors"
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"'{file}' is no whole torch file ({_first_line(error)}); was the download cut?") from None
+        refused = error
+    except Exception as error:  # what is no pickle, or a damaged one, ends in errors of any kind
+        refused = error
+    if what := not_weights(file):
+        raise UserError(f"'{file}' is {what}")
+    if isinstance(refused, OSError | EOFError) or "unexpected EOF" in str(refused):
+        raise UserError(f"'{file}' is no whole torch file ({_first_line(refused)}); was the download cut?")
+    named = f" ({said})" if (said := refusal(refused)) else ""
+    raise UserError(
+        f"'{file}' is not read, because it is no weights file or holds more than weights{named}; "
+        "save its state_dict with torch.save or as safetensors"
+    )
 
 
-def _first_line(error: BaseException, marker: str = "") -> str:
+def refusal(error: BaseException) -> str:
+    """Return what torch refused to build, of its error on reading weights only; empty if that is not said.
+
+    The rest of its text, how to switch the check off, is nothing to tell a user.
+    """
+    found = _REFUSED.search(str(error))
+    return found[1].strip(" .")[:120] if found else ""
+
+
+def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    chosen = next((line for line in lines if marker and marker in line), lines[0])
-    return chosen[:160]
+    return lines[0][:160]
 
 
 def _some(names: Iterable[str]) -> str:

@@ -11,6 +11,9 @@ import torch
 from torch import nn
 
 from evar.errors import UserError, did_you_mean
+from evar.fetch.first_bytes import not_weights
+from evar.fetch.hub import weights_in
+from model_adapters.networks.checkpoints import refusal
 from model_adapters.networks.dense import take_faster
 
 _HEAD = 64
@@ -53,7 +56,12 @@ def read_model(folder: Path, name: str) -> nn.Module:
                 str(folder), local_files_only=True, trust_remote_code=False, output_loading_info=True
             )
     except Exception as error:  # as above
-        raise UserError(f"'{name}' cannot be loaded: {first_line(error)}") from None
+        for file in weights_in(folder):
+            if what := not_weights(file):
+                raise UserError(f"'{name}' cannot be loaded: {file.name} is {what}") from None
+        named = refusal(error)
+        why = f"its weights file holds more than weights ({named})" if named else first_line(error)
+        raise UserError(f"'{name}' cannot be loaded: {why}") from None
     wrong = [key for key in found["missing_keys"] if not key.endswith(_NOT_HEARD)]
     wrong += [str(entry[0]) for entry in found["mismatched_keys"]]
     if wrong:

@@ -12,7 +12,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -33,6 +33,9 @@ _STORAGES = {
 
 class Inert(dict):
     """Takes the place of an object of any other class; holds nothing."""
+
+    stands_for: ClassVar[str] = "of an unknown class"
+    """The class in whose place it stands, as the file names it."""
 
     def __new__(cls, *_: Any, **__: Any) -> Inert:
         """Make a stand-in, whatever the arguments."""
@@ -73,7 +76,6 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 
 _STREAM_MAGIC = 0x1950A86A20F9469CFC6C
 """The first object in a file of the older form."""
-_OF_DAMAGED = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError)
 
 
 class _Reader(pickle.Unpickler):
@@ -89,7 +91,9 @@ class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and name in _STORAGES:
             return _STORAGES[name]
-        return _ALLOWED.get((module, name), Inert)
+        if (known := _ALLOWED.get((module, name))) is not None:
+            return known
+        return type("Inert", (Inert,), {"stands_for": f"{module}.{name}"})
 
     def persistent_load(self, pid: Any) -> Tensor:
         kind, dtype, key, _, numel, *view = pid
@@ -109,7 +113,9 @@ def read_weights_only(file: Path) -> Any:
     """
     try:
         return _read_archive(file) if zipfile.is_zipfile(file) else _read_stream(file)
-    except (zipfile.BadZipFile, EOFError, OSError, *_OF_DAMAGED) as error:
+    except pickle.UnpicklingError:
+        raise
+    except Exception as error:  # a damaged pickle can end in an error of any kind
         raise pickle.UnpicklingError(f"{type(error).__name__}: {error}") from None
 
 

@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import pickle
+import zipfile
 
 import pytest
 import torch
@@ -69,6 +70,78 @@ def test_a_file_that_is_no_weights_file_gives_one_line(tmp_path, name):
     with pytest.raises(UserError) as caught:
         read_checkpoint(tmp_path / name)
     assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def archive(path, *names):
+    with zipfile.ZipFile(path, "w") as made:
+        for name in names:
+            made.writestr(name, b"content")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"<!DOCTYPE html><html>Sign in</html>", "is a web page"),
+        (b"\xef\xbb\xbf\n <html>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n", "a git-lfs pointer.*git lfs pull"),
+        (b'{"error": "not found"}', r'is JSON, not weights \(\{"error": "not found"\}\)'),
+        (b"Entry not found", "is a text, not weights: 'Entry not found'"),
+        (b"Repository not found", "is a text.*'Repository not found'"),
+        (b"file,label\na.wav,1\n", "is a text.*'file,label a.wav,1'"),
+        (b"RIFF\x10\x00\x00\x00WAVEfmt " + bytes(9), "is a RIFF file"),
+        (b"\x1f\x8b" + bytes(range(99)), "is a gzip archive"),
+        (b"\x93NUMPY\x01\x00", "is a numpy array"),
+        (b"", "is empty"),
+        (bytes(5000), "full of zeros"),
+        (b"\x95" + b"\xff" * 40, "is no weights file"),
+        (b"PK\x03\x04" + bytes(range(200)), "is cut"),
+    ],
+)
+def test_what_lies_under_a_weights_name_is_said_in_one_line(tmp_path, content, words):
+    (tmp_path / "w.pt").write_bytes(content)
+    with pytest.raises(UserError, match=words) as caught:
+        read_checkpoint(tmp_path / "w.pt")
+    assert "\n" not in str(caught.value) and "weights_only" not in str(caught.value)
+    assert "was the download cut" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["m2d_clap_vit-80x608p16x16-1/checkpoint-300.pth"], "a zip with m2d_clap_.*/checkpoint-300.pth in it: unpack"),
+        (["a.npy", "b.npy"], "is an .npz of numpy arrays"),
+        (["x/code/__torch__/a.py", "x/data.pkl", "x/constants.pkl"], "is a TorchScript archive.*state_dict"),
+        (["readme.txt"], r"a zip archive without weights \(in it: readme.txt\)"),
+    ],
+)
+def test_what_another_zip_is_is_said(tmp_path, names, words):
+    archive(tmp_path / "w.zip", *names)
+    with pytest.raises(UserError, match=words) as caught:
+        read_checkpoint(tmp_path / "w.zip")
+    assert "download cut" not in str(caught.value)
+
+
+def test_a_file_under_the_other_suffix_is_said(tmp_path, state):
+    save_file(state, tmp_path / "a.safetensors")
+    (tmp_path / "a.safetensors").rename(tmp_path / "a.pt")
+    torch.save(state, tmp_path / "b.safetensors")
+    for name, right in (("a.pt", ".safetensors"), ("b.safetensors", ".pt")):
+        with pytest.raises(UserError, match=f"rename it to {right}$"):
+            read_checkpoint(tmp_path / name)
+
+
+def test_a_whole_pickled_model_is_named_and_not_built(tmp_path):
+    for content in (nn.Linear(2, 2), {"model": nn.Linear(2, 2)}):
+        torch.save(content, tmp_path / "w.pt")
+        with pytest.raises(UserError, match=r"a pickled object \(torch.nn.modules.linear.Linear\).*its state_dict"):
+            read_checkpoint(tmp_path / "w.pt")
+
+
+def test_what_is_refused_is_named_and_not_how_to_switch_the_check_off(tmp_path):
+    (tmp_path / "w.pt").write_bytes(pickle.dumps({"bad": Evil()}, protocol=2))
+    with pytest.raises(UserError, match=r"\(Unsupported global: GLOBAL print\)") as caught:
+        read_checkpoint(tmp_path / "w.pt")
+    assert "weights_only" not in str(caught.value) and "PyTorch" not in str(caught.value)
 
 
 def test_a_cut_file_gives_one_line(tmp_path, state):

@@ -201,3 +201,27 @@ def test_refusals_are_one_line(ast, tmp_path):
 
 def test_a_model_after_the_colon_is_described():
     assert model_info("hf:some/model").title.startswith("any audio model")
+
+
+class Printing:
+    def __reduce__(self):
+        return print, ("this must never run",)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "holds more than weights (Unsupported global: GLOBAL print)"),
+        (b"<!DOCTYPE html>", "pytorch_model.bin is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1", "pytorch_model.bin is a git-lfs pointer"),
+    ],
+)
+def test_a_weights_file_that_is_none_is_named_for_what_it_is(tmp_path, capsys, content, words):
+    folder = save(tmp_path / "m", ASTConfig(**TINY), ASTFeatureExtractor())
+    (folder / "model.safetensors").unlink()
+    if content is None:
+        torch.save({"bad": Printing()}, folder / "pytorch_model.bin")
+    else:
+        (folder / "pytorch_model.bin").write_bytes(content)
+    said = refusal(f"hf:{folder}")
+    assert words in said and "weights_only" not in said and "this must never run" not in capsys.readouterr().out
