@@ -104,7 +104,13 @@ def _tagger(model: str, weights: str | None, options: dict[str, str]) -> Any:
         raise UserError(f"{model} is not the folder of a fine-tuned model: there is no {WEIGHTS} in it (.../model)")
     elif not hasattr(adapter_class(model)[0], "tag_probabilities"):
         raise UserError(f"{model} names no classes; take a tagger such as gpvad, or fine-tune it: evar.finetune")
-    return load_model(model, weights, options).adapter
+    adapter = load_model(model, weights, options).adapter
+    if not hasattr(adapter, "class_names"):
+        raise UserError(
+            f"{model}: these weights have no head for AudioSet's classes (or none that names them), so that they tag "
+            "nothing; take weights that were trained to tag, or another tagger such as gpvad"
+        )
+    return adapter
 
 
 def _is_fine_tuned(model: str) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from evar.errors import UserError
 from model_adapters.base import Adapter, ModelInfo, Skeleton, Weights, WeightsFile, parse_random
-from model_adapters.networks.checkpoints import find_checkpoint, load_exactly, read_checkpoint, unfilled
+from model_adapters.networks.checkpoints import find_checkpoint, load_exactly, read_checkpoint, refuse_others, unfilled
 from model_adapters.networks.conv_common import mean_of_windows, untrained
 from model_adapters.networks.esresnext import DEPTHS, EsResNeXt, esresnext_of
 from model_adapters.networks.htsat import under
@@ -21,6 +21,11 @@ READING = Reading("clip", "openai/clip-vit-base-patch32", at="last", max_tokens=
 """All of OpenAI's CLIPs have one vocabulary; the one named is the smallest whose files lie on the hub."""
 CHUNK_SECONDS = 10
 _JOINT = 1024
+_PARTS = (
+    "audio.", "visual.", "transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection",
+    "logit_scale", "input_resolution", "context_length", "vocab_size",
+)  # fmt: skip
+"""How the names of a published file begin: CLIP's beside ``audio.``; the last three are facts, not weights."""
 
 
 class AudioClip(Adapter):
@@ -98,10 +103,11 @@ class AudioClip(Adapter):
         what = f"in '{find_checkpoint(weights).name}'"
         audio = under(state, "audio.")
         alone = not audio
-        outputs, depths, width = esresnext_of(audio or state)
+        outputs, depths, width = esresnext_of(audio or state, what, state)
         self.network = unfilled(lambda: EsResNeXt(outputs, depths, width))
         load_exactly(self.network, audio or state, what=what)
         if not alone:
+            refuse_others(state, _PARTS, "AudioCLIP", what)
             self.joint_dim = outputs
             text = {k: v for k, v in state.items() if not k.startswith(("audio.", "visual."))}
             self._text = LazyTower(lambda: tower_from_state(text, READING, tokenizer, what))

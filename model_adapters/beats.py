@@ -131,6 +131,8 @@ class Beats(Adapter):
         """Return the probabilities ``[B, C]`` of ``class_names`` by a fine-tuned checkpoint's head."""
         if self.network.predictor is None:
             raise UserError("these BEATs weights have no tagging head: it needs a fine-tuned checkpoint")
+        if not hasattr(self, "class_names"):
+            raise UserError("this BEATs file has no label_dict that names the outputs of its head: it cannot tag")
         # The head is linear: its mean over all tokens, which is published, is that of their mean.
         return self.network.predictor(self.embed(waveforms, lengths)).float().sigmoid()
 

@@ -84,8 +84,9 @@ class ByolA(Adapter):
             path = find_checkpoint(weights)
             raw, self.weights_sha256 = read_checkpoint(path)
             state = tidy(raw)
-            self.network = unfilled(lambda: AudioNTT(size_of(state)))
-            load_exactly(self.network, state, what=f"in '{path.name}'")
+            what = f"in '{path.name}'"
+            self.network = unfilled(lambda: AudioNTT(size_of(state, what, raw)))
+            load_exactly(self.network, state, what=what)
         else:
             at_least(1, feature_d=feature_d)
             self.weights_sha256 = f"random:{seed}"

@@ -79,9 +79,7 @@ class CED(Adapter):
         seed = parse_random(weights)
         if seed is None:
             state, self.weights_sha256 = read_file_or_hub(weights)
-            found = encoder_size(
-                {k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")}, {}, "CED"
-            )
+            found = encoder_size(_encoder(state), "CED", {}, f"in '{weights}'", state)
             classes = len(state.get("outputlayer.1.weight", ()))
             self.network = unfilled(lambda: CedNetwork(found, classes, split_order=reference_split_order))
             load_exactly(self.network, state, ignore=("feature_extractor.", "front_end."), what=f"in '{weights}'")
@@ -142,6 +140,10 @@ class CED(Adapter):
             "reference_split_order": str(self.network.encoder.split_order).lower(),
         }
         return Skeleton("ced", options, spare=("network.outputlayer.",))
+
+
+def _encoder(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")} or state
 
 
 ADAPTER = CED

@@ -72,9 +72,9 @@ class Dasheng(Adapter):
         super().__init__()
         seed = parse_random(weights)
         if seed is None:
-            state, self.weights_sha256 = read_file_or_hub(weights)
-            state = published_names(state)
-            found = encoder_size(state, _HEADS, "Dasheng")
+            raw, self.weights_sha256 = read_file_or_hub(weights)
+            state = published_names(raw)
+            found = encoder_size(state, "Dasheng", _HEADS, f"in '{weights}'", raw)
             self.encoder = unfilled(lambda: MelViT(found, PIECE_FRAMES, pad_last=False, nested=True))
             load_exactly(self.encoder, state, ignore=("front_end.", "outputlayer."), what=f"in '{weights}'")
         else:

@@ -59,7 +59,7 @@ class Eat(Adapter):
         seed = parse_random(weights)
         if seed is None:
             raw, self.weights_sha256 = read_file_or_hub(weights)
-            state = tidy(raw)
+            state = tidy(raw, f"in '{weights}'")
             self.network = unfilled(lambda: EatNetwork(size_of(state)))
             load_exactly(self.network, state, what=f"in '{weights}'")
         else:

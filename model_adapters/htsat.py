@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from evar.audioset import display_names
+from evar.errors import UserError
 from model_adapters.base import ModelInfo, Skeleton, Weights, parse_random
 from model_adapters.networks.checkpoints import find_checkpoint, load_exactly, read_checkpoint
 from model_adapters.networks.frontends import PANNS_32K, Spectrogram
@@ -69,9 +70,9 @@ class HtsAt(Windowed):
         head: dict[str, Tensor] = {}
         if seed is None:
             raw, self.weights_sha256 = read_checkpoint(weights)
-            state = under(raw, "sed_model.") or raw
-            self.network = htsat_from_state(state, f"in '{find_checkpoint(weights).name}'", repeats=True)
-            filters, head = mel_filters_of(state), under(state, _HEAD)
+            state, what = under(raw, "sed_model.") or raw, f"in '{find_checkpoint(weights).name}'"
+            self.network = htsat_from_state(state, what, repeats=True, whole=raw)
+            filters, head = mel_filters_of(state, PANNS_32K, what), under(state, _HEAD)
         else:
             self.network = random_htsat(shortened(depth, embed_dim), seed, repeats=True)
             self.weights_sha256 = f"random:{seed}"
@@ -104,9 +105,9 @@ class HtsAt(Windowed):
         return self.network(log_mel)
 
     def tag_probabilities(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
-        """Return the probabilities ``[B, 527]`` of ``class_names``, the mean over pieces (AttributeError without)."""
+        """Return the probabilities ``[B, 527]`` of ``class_names``, the mean over pieces"""
         if self.tscam_conv is None:
-            raise AttributeError("these weights have no tagging layer")
+            raise UserError("these HTS-AT weights have no tagging layer (tscam_conv)")
         frames = self.front_end.frames(self.window_samples)
         found = []
         for piece in self.log_mel(waveforms).split(frames, dim=3):

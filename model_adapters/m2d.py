@@ -114,9 +114,9 @@ class M2D(Adapter):
         if seed is None:
             path = find_checkpoint(weights)
             self.made_by = facts_beside(path)
-            state, self.weights_sha256 = read_checkpoint(path)
+            state, self.weights_sha256 = read_checkpoint(path, keep_module=True)
             parts = sort_out(state)
-            size = size_of(parts.encoder, heads)
+            size = size_of(parts.encoder, heads, f"in '{path.name}'", state)
             geometry = resolve_geometry(
                 parts.encoder, path, input_size=input_size, patch_size=patch_size, sample_rate=sample_rate
             )

@@ -11,7 +11,7 @@ from torch import Tensor
 from evar.errors import UserError
 from model_adapters.base import Adapter, ModelInfo, Skeleton, Weights, parse_random
 from model_adapters.msclap_2023 import ms_projection
-from model_adapters.networks.checkpoints import find_checkpoint, load_exactly, read_checkpoint, unfilled
+from model_adapters.networks.checkpoints import find_checkpoint, load_exactly, read_checkpoint, refuse_others, unfilled
 from model_adapters.networks.cnn14 import Cnn14, Cnn14Size, size_of
 from model_adapters.networks.conv_common import untrained
 from model_adapters.networks.frontends import MSCLAP_2022
@@ -24,6 +24,11 @@ from model_adapters.wavcaps import checked_layer
 READING = Reading("bert", "google-bert/bert-base-uncased", at="first", max_tokens=100)
 WINDOW_SECONDS = 5
 _JOINT = 1024
+_PARTS = (
+    "audio_encoder.base.", "audio_encoder.projection.", "caption_encoder.base.", "caption_encoder.projection.",
+    "logit_scale",
+)  # fmt: skip
+"""How the names of a published file begin."""
 
 
 class MsClap2022(Adapter):
@@ -94,7 +99,8 @@ class MsClap2022(Adapter):
         state, self.weights_sha256 = read_checkpoint(weights)
         what = f"in '{find_checkpoint(weights).name}'"
         audio = under(state, "audio_encoder.base.")
-        size = size_of(audio, MSCLAP_2022)
+        size = size_of(audio, MSCLAP_2022, what, model="MS-CLAP 2022", whole=state)
+        refuse_others(state, _PARTS, "MS-CLAP 2022", what)
         self.network = unfilled(lambda: Cnn14(size))
         load_exactly(self.network, audio, what=what)
         self.audio_proj = ms_projection(under(state, "audio_encoder.projection."), what)

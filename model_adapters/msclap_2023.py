@@ -10,7 +10,7 @@ from torch import Tensor
 
 from model_adapters.base import ModelInfo, Skeleton, Weights, parse_random
 from model_adapters.htsat import same_filters, size_options
-from model_adapters.networks.checkpoints import find_checkpoint, load_exactly, read_checkpoint
+from model_adapters.networks.checkpoints import find_checkpoint, load_exactly, read_checkpoint, refuse_others
 from model_adapters.networks.frontends import PANNS_32K, Spectrogram
 from model_adapters.networks.htsat import htsat_from_state, mel_filters_of, random_htsat, shortened, under
 from model_adapters.networks.options import seeded
@@ -21,6 +21,7 @@ from model_adapters.wavcaps import checked_layer
 
 READING = Reading("gpt2", "openai-community/gpt2", at="before_pad", max_tokens=77, suffix=" <|endoftext|>")
 _JOINT = 1024
+AUDIO_PARTS = ("audio_encoder.base.htsat.", "audio_encoder.projection.")
 
 
 class MsHtsat(Windowed):
@@ -32,6 +33,10 @@ class MsHtsat(Windowed):
     for_untrained = ("depth", "embed_dim")
     sample_rate = 44100
     window_samples = 7 * 44100
+    family: ClassVar[str]
+    """As misfits calls it."""
+    parts: ClassVar[tuple[str, ...]]
+    """How the names of a published file begin."""
 
     def __init__(
         self,
@@ -52,9 +57,11 @@ class MsHtsat(Windowed):
         if seed is None:
             state, self.weights_sha256 = read_checkpoint(weights)
             what = f"in '{find_checkpoint(weights).name}'"
-            self.network = htsat_from_state(under(state, "audio_encoder.base.htsat."), what)
+            audio = under(state, "audio_encoder.base.htsat.")
+            self.network = htsat_from_state(audio, what, model=self.family, whole=state)
+            refuse_others(state, self.parts, self.family, what)
             self.audio_proj = ms_projection(under(state, "audio_encoder.projection."), what)
-            filters = mel_filters_of(under(state, "audio_encoder."))
+            filters = mel_filters_of(audio, PANNS_32K, what)
             self._read_text(state, what)
         else:
             self.network = random_htsat(shortened(depth, embed_dim), seed)
@@ -131,6 +138,8 @@ class MsClap2023(MsHtsat):
     embed_dim: width of its first stage.
     """
 
+    family = "MS-CLAP 2023"
+    parts = (*AUDIO_PARTS, "caption_encoder.base.", "caption_encoder.projection.", "logit_scale")
     info: ClassVar[ModelInfo] = ModelInfo(
         title="MS-CLAP 2023",
         kind="audio-language",

@@ -80,9 +80,10 @@ class Panns(Adapter):
         seed = parse_random(weights)
         if seed is None:
             state, self.weights_sha256 = read_checkpoint(weights)
-            size = size_of(state)
+            what = f"in '{find_checkpoint(weights).name}'"
+            size = size_of(state, what=what)
             self.network = unfilled(lambda: Cnn14(size))
-            load_exactly(self.network, state, what=f"in '{find_checkpoint(weights).name}'")
+            load_exactly(self.network, state, what=what)
         else:
             size = _random_size(sample_rate, width)
             self.network = untrained(lambda: Cnn14(size), seed)

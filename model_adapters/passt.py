@@ -74,7 +74,7 @@ class Passt(Adapter):
         seed = parse_random(weights)
         if seed is None:
             raw, self.weights_sha256 = read_checkpoint(weights)
-            state = tidy(raw)
+            state = tidy(raw, f"in '{weights}'")
             size = size_of(state, STRIDE)
             if size.bands > PASST.n_mels or size.bands + STRIDE <= PASST.n_mels:
                 raise UserError(f"{size.rows} rows of patches are not those of a PaSST with a stride of {STRIDE}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from model_adapters.base import ModelInfo, Skeleton, Weights, WeightsFile
-from model_adapters.msclap_2023 import MsHtsat
+from model_adapters.msclap_2023 import AUDIO_PARTS, MsHtsat
 
 
 class Pengi(MsHtsat):
@@ -22,6 +22,8 @@ class Pengi(MsHtsat):
     embed_dim: width of its first stage.
     """
 
+    family = "Pengi"
+    parts = (*AUDIO_PARTS, "caption_encoder.", "caption_decoder.")
     info: ClassVar[ModelInfo] = ModelInfo(
         title="Pengi (audio side)",
         kind="audio",

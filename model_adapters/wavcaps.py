@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from model_adapters.base import ModelInfo, Skeleton, Weights, WeightsFile, parse_random
 from model_adapters.htsat import same_filters, size_options
-from model_adapters.networks.checkpoints import find_checkpoint, load_exactly, read_checkpoint
+from model_adapters.networks.checkpoints import find_checkpoint, load_exactly, read_checkpoint, refuse_others
 from model_adapters.networks.frontends import PANNS_32K, Spectrogram
 from model_adapters.networks.htsat import htsat_from_state, mel_filters_of, random_htsat, shortened, under
 from model_adapters.networks.options import one_of, seeded
@@ -21,6 +21,8 @@ from model_adapters.networks.windows import zero_pad
 
 READING = Reading("bert", "google-bert/bert-base-uncased", at="first", max_tokens=30)
 _JOINT = 1024
+_PARTS = ("audio_encoder.audio_enc.", "audio_proj.", "text_encoder.text_encoder.", "text_proj.", "temp")
+"""How the names of a published file begin."""
 
 
 class WavCaps(Windowed):
@@ -75,10 +77,12 @@ class WavCaps(Windowed):
         if seed is None:
             state, self.weights_sha256 = read_checkpoint(weights)
             what = f"in '{find_checkpoint(weights).name}'"
-            self.network = htsat_from_state(under(state, "audio_encoder.audio_enc."), what)
+            self.network = htsat_from_state(under(state, _PARTS[0]), what, model="WavCaps", whole=state)
+            refuse_others(state, _PARTS, "WavCaps", what)
             self.audio_proj = projector_from_state(under(state, "audio_proj."), what)
             self.text_proj = projector_from_state(under(state, "text_proj."), what)
-            filters, text = mel_filters_of(state), under(state, "text_encoder.text_encoder.")
+            filters = mel_filters_of(under(state, _PARTS[0]), PANNS_32K, what)
+            text = under(state, "text_encoder.text_encoder.")
             self._text = LazyTower(lambda: tower_from_state(text, READING, tokenizer, what))
         else:
             self.network = random_htsat(shortened(depth, embed_dim), seed)

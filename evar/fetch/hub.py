@@ -23,12 +23,25 @@ def weights_in(folder: Path) -> list[Path]:
 
 
 def is_complete(folder: Path, *, weights: bool = True) -> bool:
-    """Say whether a folder has a model's configuration and, if wanted, all of its weights."""
+    """Say whether a folder has a model's configuration and, if wanted, all of its weights.
+
+    Raises :class:`UserError` for a damaged list of the weights' parts.
+    """
     if not (folder / "config.json").is_file():
         return False
+    return not weights or (all((folder / name).is_file() for name in _parts(folder)) and bool(weights_in(folder)))
+
+
+def _parts(folder: Path) -> set[str]:
+    """Return the names of the files over which a large model's weights are spread; empty for a model in one."""
     index = folder / "model.safetensors.index.json"
-    parts = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values() if index.is_file() else ()
-    return not weights or (all((folder / n).is_file() for n in set(parts)) and bool(weights_in(folder)))
+    if not index.is_file():
+        return set()
+    try:
+        found = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        return {str(name) for name in found}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{index} is damaged: it does not say which files hold the weights; fetch it again") from None
 
 
 def in_hub_cache(repository: str) -> bool:
@@ -92,7 +105,7 @@ def from_hub(
     try:
         if complete(cached := snapshot(local=True)):
             return cached
-    except (OSError, ValueError):  # not in the cache, or no possible id: the next attempt says which
+    except (OSError, ValueError, UserError):  # not (wholly) in the cache, or no possible id: the next attempt says
         pass
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         raise refused("HF_HUB_OFFLINE is set")

@@ -65,7 +65,9 @@ def obtain(spec: str, weights: Weights | None) -> Path:
         except BrokenOff as error:
             otherwise = "or give --weights=PATH, or --weights=random for an untrained network"
             raise UserError(f"{error}; {otherwise}") from None
-    where = f" (published at {weights.source}; {weights.licence})" if weights is not None else ""
+    if weights is None:  # whether such a model can be built untrained, nobody has said
+        raise UserError(f"{spec} needs --weights=PATH: your own file or folder, for none is published")
+    where = f" (published at {weights.source}; {weights.licence})"
     place = f", put {files[0].name} into {weights_dir()}" if files else ""
     raise UserError(f"{spec} needs --weights=PATH{where}{place}, or --weights=random for an untrained network")
 

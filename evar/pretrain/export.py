@@ -23,7 +23,7 @@ def export(checkpoint: str, *, form: Form = "encoder", out: Path | None = None) 
         out: folder in which the checkpoint's own folder is made again (default: a folder exported beside it)
     """
     path = find_checkpoint(checkpoint)
-    state, _ = read_checkpoint(path)
+    state, _ = read_checkpoint(path, keep_module=True)
     if not any(name.endswith("patch_embed.proj.weight") for name in state):
         raise UserError(f"{path} has no encoder of an M2D or MSM-MAE in it")
     if geometry_of_name(path) is None:

@@ -76,7 +76,7 @@ def begin_with(objective: nn.Module, path: str, *, quiet: bool = False) -> str:
     Tables of positions of another length are cut or stretched. Raises :class:`UserError` if nothing fits, or a tensor
     has another shape.
     """
-    found, sha256 = read_checkpoint(path)
+    found, sha256 = read_checkpoint(path, keep_module=True)
     translate: Any = getattr(objective, "import_names", None)
     own = objective.state_dict()
     state = translate(found) if translate is not None else {n.removeprefix("backbone."): t for n, t in found.items()}

@@ -286,7 +286,7 @@ def _norm_stats(plan: Plan, corpus: Corpus) -> tuple[float, float]:
     if plan.norm_stats is not None:
         return plan.norm_stats
     if plan.init and not plan.settings.train_encoder:
-        found, _ = read_checkpoint(plan.init)
+        found, _ = read_checkpoint(plan.init, keep_module=True)
         for name in ("norm_stats", "backbone.norm_stats"):
             if name in found:
                 mean, deviation = found[name].tolist()

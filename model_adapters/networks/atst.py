@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from evar.errors import UserError
 from model_adapters.networks.audio_vit import AudioViT, AudioViTSize, initialise
 from model_adapters.networks.checkpoints import load_exactly, read_checkpoint, unfilled
+from model_adapters.networks.misfits import of_another_model
 
 CLIP_FRAMES = 601
 """Frames (6.01 s) of ATST-Clip's chunks."""
@@ -84,7 +85,7 @@ class AtstFrame(AudioViT):
 _PREFIXES = ("model.teacher.encoder.", "teacher.encoder.", "module.backbone.", "backbone.", "module.", "encoder.", "")
 
 
-def teacher(state: Mapping[str, Tensor], norm: str) -> dict[str, Tensor]:
+def teacher(state: Mapping[str, Tensor], norm: str, what: str = "") -> dict[str, Tensor]:
     """Return the encoder's tensors under their own names, of any form in which ATST's checkpoints are published.
 
     norm: name of the final norm. Forms: the bare encoder; a DINO-style teacher (``module.backbone.``); Lightning's
@@ -94,16 +95,15 @@ def teacher(state: Mapping[str, Tensor], norm: str) -> dict[str, Tensor]:
         found = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         if f"{norm}.weight" in found and "patch_embed.patch_embed.weight" in found:
             return found
-    some = ", ".join(list(state)[:3])
-    raise UserError(
-        f"these are no weights of this ATST model: no {norm} beside a patch embedding (they have {some}, …)"
-    )
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    beside = f"{norm}.weight beside patch_embed.patch_embed.weight"
+    raise UserError(of_another_model("this ATST model", (beside,), shapes, what))
 
 
 def load_atst(build: Callable[[AudioViTSize], Encoder], size: AudioViTSize, weights: str) -> tuple[Encoder, str]:
     """Return the encoder that a published file holds, its size read from the tensors, and the file's SHA-256."""
-    state, sha = read_checkpoint(weights, wrappers=("state_dict", "teacher"))
-    state = teacher(state, size.norm)
+    state, sha = read_checkpoint(weights, wrappers=("state_dict", "teacher", "model"))
+    state = teacher(state, size.norm, f"in '{weights}'")
     depth = 1 + max((int(key.split(".")[1]) for key in state if key.startswith("blocks.")), default=0)
     size = replace(size, dim=len(state["patch_embed.patch_embed.weight"]), depth=depth)
     encoder = unfilled(lambda: build(size))

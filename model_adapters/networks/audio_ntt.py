@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from evar.errors import UserError
+from model_adapters.networks.checkpoints import require
 from model_adapters.networks.dense import linear
 
 CHANNELS = 64
@@ -47,11 +48,10 @@ def tidy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: state[key] for key, name in names.items() if name.startswith(("features.", "fc."))}
 
 
-def size_of(state: Mapping[str, Tensor]) -> AudioNTTSize:
+def size_of(state: Mapping[str, Tensor], what: str = "", whole: Mapping[str, Tensor] | None = None) -> AudioNTTSize:
     """Return the size of the network ``state`` was saved from; raise :class:`UserError` if it is another network."""
     needed = ("features.0.weight", "features.4.weight", "fc.0.weight", "fc.3.weight")
-    if absent := [name for name in needed if name not in state]:
-        raise UserError(f"these are no BYOL-A weights: they lack {', '.join(absent)}")
+    require(state, needed, "BYOL-A", what, whole)
     blocks = 3 if "features.8.weight" in state else 2
     hidden, conv_dim = state["fc.0.weight"].shape
     size = AudioNTTSize(blocks, hidden, len(state["fc.3.weight"]), conv_dim // CHANNELS << blocks)

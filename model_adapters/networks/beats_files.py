@@ -47,19 +47,35 @@ def read_beats(path: str | Path) -> BeatsFile:
     beside = checkpoints.read_content(file)
     cfg = beside.get("cfg")
     cfg = cfg if isinstance(cfg, Mapping) else {}
-    state = tidy(raw)
-    size = size_of(state, cfg)
-    names = class_names(beside.get("label_dict"), size.classes) if size.classes else ()
-    stats = (float(cfg["fbank_mean"]), float(cfg["fbank_std"])) if {"fbank_mean", "fbank_std"} <= cfg.keys() else None
-    return BeatsFile(state, size, sha, names, stats)
+    what = f"in '{file.name}'"
+    state = tidy(raw, what)
+    size = size_of(state, cfg, what)
+    # Without it (a conversion to safetensors has tensors alone) the head's outputs have no names: it is no tagger then.
+    labels = beside.get("label_dict")
+    names = class_names(labels, size.classes) if size.classes and labels is not None else ()
+    return BeatsFile(state, size, sha, names, _norm_stats(cfg, what))
 
 
-def tidy(raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _norm_stats(cfg: Mapping[str, Any], what: str) -> tuple[float, float] | None:
+    """Return mean and deviation of the log-mel that a file states, None if it states none."""
+    stated = [cfg.get("fbank_mean"), cfg.get("fbank_std")]
+    if None in stated:
+        return None
+    try:
+        mean, deviation = (float(number) for number in stated)
+    except (TypeError, ValueError):
+        raise UserError(
+            f"the weights {what} state fbank_mean and fbank_std that are no numbers ({stated[0]!r}, {stated[1]!r})"
+        ) from None
+    return mean, deviation
+
+
+def tidy(raw: Mapping[str, Tensor], what: str = "") -> dict[str, Tensor]:
     """Return the network's tensors under the first publication's names, the shared table in every block."""
     prefix = next((key.removesuffix(_PATCHES) for key in raw if key.endswith(_PATCHES)), None)
     if prefix is None:
-        some = ", ".join(list(raw)[:3])
-        raise UserError(f"these are no BEATs weights: {_PATCHES} is not among them (they have {some}, …)")
+        checkpoints.require(raw, (_PATCHES,), "BEATs", what)
+        prefix = ""
     inside = {key.removeprefix(prefix): value for key, value in raw.items() if key.startswith(prefix)}
     state = {_PARAMETRISED.get(key, key): value for key, value in inside.items() if not _NOT_WEIGHTS.search(key)}
     if (table := state.get(_BIAS.format(0))) is not None:
@@ -70,7 +86,7 @@ def tidy(raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def size_of(state: Mapping[str, Tensor], cfg: Mapping[str, Any]) -> BeatsSize:
+def size_of(state: Mapping[str, Tensor], cfg: Mapping[str, Any], what: str = "") -> BeatsSize:
     """Return the network's size: from the tensors, and what they do not show from the file's ``cfg``."""
     needed = (
         "encoder.layer_norm.weight",
@@ -78,8 +94,7 @@ def size_of(state: Mapping[str, Tensor], cfg: Mapping[str, Any]) -> BeatsSize:
         "encoder.pos_conv.0.weight_v",
         _BIAS.format(0),
     )
-    if absent := [name for name in needed if name not in state]:
-        raise UserError(f"these BEATs weights are incomplete or of another form: {', '.join(absent)} not among them")
+    checkpoints.require(state, needed, "BEATs", what)
     if cfg.get("layer_norm_first", False) or cfg.get("activation_fn", "gelu") != "gelu":
         raise UserError("this BEATs file is of a form that is not known: layer_norm_first or no gelu in its cfg")
     patches, conv, table = state[_PATCHES], state["encoder.pos_conv.0.weight_v"], state[_BIAS.format(0)]
@@ -112,9 +127,13 @@ def class_names(label_dict: Any, outputs: int) -> tuple[str, ...]:
     Raises :class:`UserError` if the dictionary is missing or does not name every output: the order is the file's own.
     """
     if not isinstance(label_dict, Mapping):
-        raise UserError("this BEATs file has a tagging head and no label_dict that names its outputs")
+        raise UserError("this BEATs file has a label_dict that is no dictionary of its outputs")
     named = {entry.mid: entry.display_name for entry in classes()}
-    found = {int(number): str(label) for number, label in label_dict.items()}
+    try:
+        found = {int(number): str(label) for number, label in label_dict.items()}
+    except (TypeError, ValueError):
+        some = next(iter(label_dict))
+        raise UserError(f"the BEATs file's label_dict does not number its outputs: it has {some!r}") from None
     if absent := [number for number in range(outputs) if number not in found]:
         raise UserError(f"the file's label_dict does not name output {absent[0]} of {outputs}")
     return tuple(named.get(found[number], found[number]) for number in range(outputs))

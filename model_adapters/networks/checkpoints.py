@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from evar.errors import UserError, did_you_mean
 from evar.fetch.first_bytes import not_weights
 from model_adapters.networks.inert import Inert, read_weights_only
-from model_adapters.networks.misfits import DATA_PARALLEL, likely_cause
+from model_adapters.networks.misfits import DATA_PARALLEL, cause_of_another, likely_cause, of_another_model
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
@@ -60,7 +60,9 @@ def sha256_of_all(paths: Sequence[Path]) -> str:
     return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
 
 
-def read_checkpoint(path: str | Path, *, wrappers: tuple[str, ...] = _WRAPPERS) -> tuple[dict[str, Tensor], str]:
+def read_checkpoint(
+    path: str | Path, *, wrappers: tuple[str, ...] = _WRAPPERS, keep_module: bool = False
+) -> tuple[dict[str, Tensor], str]:
     """Return the tensors of a ``.pth``, ``.pt`` or ``.safetensors`` file by name, and the file's SHA-256.
 
     Training checkpoints ({'model' or 'state_dict': tensors, 'optimizer': …, 'args': Namespace}) give their model part.
@@ -69,6 +71,8 @@ def read_checkpoint(path: str | Path, *, wrappers: tuple[str, ...] = _WRAPPERS) 
     unreadable, or without tensors.
 
     wrappers: entries whose dictionary is taken instead of the whole: the first that is there, and again inside it.
+    keep_module: keep the ``module.`` that torch.nn.DataParallel writes before every name: M2D's fine-tuned files have
+        one of their own.
     """
     file = find_checkpoint(str(path))
     content = read_content(file)
@@ -86,7 +90,7 @@ def read_checkpoint(path: str | Path, *, wrappers: tuple[str, ...] = _WRAPPERS) 
     state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if not state:
         raise UserError(f"'{file}' holds no weights (its entries: {_some(map(str, content))})")
-    return state, sha256_of(file)
+    return state if keep_module else dict(without_data_parallel(state, ())), sha256_of(file)
 
 
 def read_content(file: Path) -> Any:
@@ -159,6 +163,35 @@ def unfilled(build: Callable[[], Module]) -> Module:
     with torch.device("meta"):
         module = build()
     return module.to_empty(device="cpu")
+
+
+def require(
+    state: Mapping[str, Tensor],
+    needed: Iterable[str],
+    model: str,
+    what: str = "",
+    whole: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Raise :class:`UserError` unless ``state`` has the tensors without which it is none of ``model``.
+
+    Parameters
+    ----------
+    model: its family, by the name that :mod:`model_adapters.networks.misfits` has for it.
+    what: the file, for the message. whole: all the file's tensors, where ``state`` are those below a prefix.
+    """
+    if absent := [name for name in needed if name not in state]:
+        shapes = {key: tuple(value.shape) for key, value in (state if whole is None else whole).items()}
+        raise UserError(of_another_model(model, absent, shapes, what))
+
+
+def refuse_others(state: Mapping[str, Tensor], known: tuple[str, ...], model: str, what: str = "") -> None:
+    """Raise :class:`UserError` if a tensor's name begins with none of ``known``: nothing is left out in silence."""
+    if others := [key for key in state if not key.startswith(known)]:
+        shapes = {key: tuple(value.shape) for key, value in state.items()}
+        raise UserError(
+            f"the weights {what or 'given'} are not those of {model}: unexpected: {_some(others)}. "
+            f"{cause_of_another(model, shapes)}"
+        )
 
 
 def load_exactly(module: nn.Module, state: Mapping[str, Tensor], *, ignore: Iterable[str] = (), what: str = "") -> None:

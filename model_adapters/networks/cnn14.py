@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from evar.errors import UserError
+from model_adapters.networks.checkpoints import require
 from model_adapters.networks.cnn_frontends import DbLogMel
 from model_adapters.networks.conv_common import in_pieces
 from model_adapters.networks.frontends import PANNS_16K, PANNS_32K, SpectrogramSpec
@@ -93,11 +94,20 @@ class Cnn14(DbLogMel):
         return self.fc_audioset(embeddings).float().sigmoid()
 
 
-def size_of(state: Mapping[str, Tensor], spec: SpectrogramSpec | None = None) -> Cnn14Size:
-    """Return the size of the network ``state`` was saved from; without ``spec``, PANNs' of the stored transform."""
+def size_of(
+    state: Mapping[str, Tensor],
+    spec: SpectrogramSpec | None = None,
+    what: str = "",
+    *,
+    model: str = "a CNN14 of PANNs",
+    whole: Mapping[str, Tensor] | None = None,
+) -> Cnn14Size:
+    """Return the size of the network ``state`` was saved from; without ``spec``, PANNs' of the stored transform.
+
+    what, model, whole: the file, the model of which the network is a part, all of its tensors: for the message.
+    """
     needed = ("logmel_extractor.melW", "fc1.weight", "fc_audioset.weight")
-    if absent := [name for name in needed if name not in state]:
-        raise UserError(f"these are no CNN14 weights: they lack {', '.join(absent)}")
+    require(state, needed, model, what, whole)
     n_fft = 2 * (len(state["logmel_extractor.melW"]) - 1)
     known = {s.n_fft: s for s in (PANNS_16K, PANNS_32K)}
     found = spec if spec is not None else known.get(n_fft)

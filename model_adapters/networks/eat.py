@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from evar.errors import UserError
+from model_adapters.networks.checkpoints import require
 from model_adapters.networks.m2d import sincos_2d
 from model_adapters.networks.vit import Block, PatchEmbed, initialise
 
@@ -98,7 +99,7 @@ def initialise_eat(network: EatNetwork, seed: int) -> None:
         network.extra_tokens.normal_(0.0, 0.02, generator=torch.Generator().manual_seed(seed + 1))
 
 
-def tidy(raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def tidy(raw: Mapping[str, Tensor], what: str = "") -> dict[str, Tensor]:
     """Return the encoder's tensors by our names from a file in fairseq's form or the Hugging Face hub's.
 
     Of fairseq's training files the decoder and the teacher are left out. Raises :class:`UserError` for other files.
@@ -113,10 +114,7 @@ def tidy(raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name.startswith("_ema") or not (whole or key.startswith("blocks.") or (name != key and wanted)):
             continue
         state[_RENAMED.get(name, name)] = value
-    absent = [name for name in ("local_encoder.proj.weight", "blocks.0.mlp.fc1.weight") if name not in state]
-    if absent:
-        some = ", ".join(list(raw)[:3])
-        raise UserError(f"these are no EAT or SSLAM weights: {', '.join(absent)} not among them (they have {some}, …)")
+    require(state, ("local_encoder.proj.weight", "blocks.0.mlp.fc1.weight"), "EAT or SSLAM", what, raw)
     if "pos" not in state:
         state["pos"] = positions(size_of(state))
     return state

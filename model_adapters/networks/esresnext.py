@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from evar.errors import UserError
 from model_adapters.networks import fbsp
+from model_adapters.networks.checkpoints import require
 from model_adapters.networks.conv_common import in_pieces
 from model_adapters.networks.resnet import ResNet, depths_of
 
@@ -49,8 +49,12 @@ class EsResNeXt(ResNet):
         return in_pieces(lambda piece: self(self._image(piece, kernels)), waveforms, numbers)
 
 
-def esresnext_of(state: Mapping[str, Tensor]) -> tuple[int, tuple[int, ...], int]:
-    """Return outputs, blocks per stage and width of the network ``state`` was saved from."""
-    if "fbsp.fc" not in state or "fc.weight" not in state or "att1.conv_depth.weight" not in state:
-        raise UserError("these are no weights of AudioCLIP's audio side (ESResNeXt-fbsp): fbsp.fc or att1 is missing")
+def esresnext_of(
+    state: Mapping[str, Tensor], what: str = "", whole: Mapping[str, Tensor] | None = None
+) -> tuple[int, tuple[int, ...], int]:
+    """Return outputs, blocks per stage and width of the network ``state`` was saved from.
+
+    what, whole: the file, and all of its tensors: for the message of the :class:`UserError` if it is another network.
+    """
+    require(state, ("fbsp.fc", "fc.weight", "att1.conv_depth.weight"), "AudioCLIP", what, whole)
     return len(state["fc.weight"]), depths_of(state), len(state["att1.conv_depth.weight"])

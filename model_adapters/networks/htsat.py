@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from evar.errors import UserError
-from model_adapters.networks.checkpoints import load_exactly
+from model_adapters.networks.checkpoints import load_exactly, require
 from model_adapters.networks.dense import take_faster
+from model_adapters.networks.frontends import SpectrogramSpec
 from model_adapters.networks.options import seeded
 
 MOST_FRAMES = 1024
@@ -74,12 +75,20 @@ def shortened(depth: int, width: int) -> HtsatSize:
     return replace(size, depths=(depth,) * 4) if depth else size
 
 
-def size_of(state: Mapping[str, Tensor]) -> HtsatSize:
-    """Return the size of a published network from its tensors; raise :class:`UserError` if it is another one."""
-    if "patch_embed.proj.weight" not in state or "bn0.weight" not in state:
-        raise UserError("these weights are not those of HTS-AT: patch_embed.proj.weight or bn0.weight is missing")
+def size_of(
+    state: Mapping[str, Tensor], what: str = "", *, model: str = "HTS-AT", whole: Mapping[str, Tensor] | None = None
+) -> HtsatSize:
+    """Return the size of a published network from its tensors; raise :class:`UserError` if it is another one.
+
+    what, model, whole: the file, the model of which the network is a part, all of its tensors: for the message.
+    """
+    needed = ("patch_embed.proj.weight", "bn0.weight", "layers.0.blocks.0.attn.relative_position_bias_table")
+    require(state, needed, model, what, whole)
     if any("fusion_model" in name or "mel_conv2d" in name for name in state):
-        raise UserError("these weights are of a fusion model, which hears four views of a clip; take the unfused one")
+        raise UserError(
+            f"the weights {what or 'given'} are of a fusion model, which hears four views of a clip; take the unfused "
+            "one"
+        )
     tables = [n.split(".") for n in state if n.endswith(".attn.relative_position_bias_table")]
     stages = 1 + max((int(n[1]) for n in tables), default=-1)
     depths = tuple(sum(int(n[1]) == stage for n in tables) for stage in range(stages))
@@ -203,9 +212,16 @@ class Htsat(nn.Module):
         return self.encoder(frames, is_longer=None)
 
 
-def htsat_from_state(state: Mapping[str, Tensor], what: str, *, repeats: bool = False) -> Htsat:
+def htsat_from_state(
+    state: Mapping[str, Tensor],
+    what: str,
+    *,
+    repeats: bool = False,
+    model: str = "HTS-AT",
+    whole: Mapping[str, Tensor] | None = None,
+) -> Htsat:
     """Return the network of a published state (names of HTS-AT, without prefix); raise if a tensor does not fit."""
-    network = Htsat(size_of(state), repeats=repeats)
+    network = Htsat(size_of(state, what, model=model, whole=whole), repeats=repeats)
     constants = {k: v for k, v in network.encoder.state_dict().items() if k.endswith(_CONSTANT)}
     load_exactly(network.encoder, {**constants, **to_transformers(state)}, what=what)
     return network
@@ -216,9 +232,18 @@ def random_htsat(size: HtsatSize, seed: int, *, repeats: bool = False) -> Htsat:
     return seeded(lambda: Htsat(size, repeats=repeats), seed)
 
 
-def mel_filters_of(state: Mapping[str, Tensor]) -> Tensor | None:
-    """Return the mel filters ``[bins, n_mels]`` stored in a file (whatever its prefix); None if it has none."""
-    return next((value for key, value in state.items() if key.endswith(".melW") or key == "melW"), None)
+def mel_filters_of(state: Mapping[str, Tensor], spec: SpectrogramSpec | None = None, what: str = "") -> Tensor | None:
+    """Return the mel filters ``[bins, n_mels]`` stored in a file (whatever its prefix); None if it has none.
+
+    Raises :class:`UserError`, with the file as ``what`` names it, for filters that do not fit the front end ``spec``.
+    """
+    found = next((value for key, value in state.items() if key.endswith(".melW") or key == "melW"), None)
+    if found is not None and spec is not None and found.shape != (fitting := (spec.n_fft // 2 + 1, spec.n_mels)):
+        raise UserError(
+            f"the weights {what or 'given'} have mel filters (melW) of {list(found.shape)} and not {list(fitting)}: "
+            "they are of a model with another front end"
+        )
+    return found
 
 
 def under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from evar.errors import UserError
 from model_adapters.networks.checkpoints import load_exactly, read_checkpoint
+from model_adapters.networks.frontends import LAION_CLAP
 from model_adapters.networks.hf_files import locate, sha256_of_settings, sha256_of_weights
 from model_adapters.networks.hf_models import quiet, read_config, read_model
 from model_adapters.networks.htsat import HtsatSize, mel_filters_of, size_of, to_transformers, under
@@ -46,8 +47,9 @@ def read_clap(weights: str) -> ClapFile:
     path = Path(weights).expanduser()
     if path.suffix in (".pt", ".pth", ".ckpt") or (path.is_file() and not (path.parent / "config.json").is_file()):
         state, sha = read_laion_state(weights)
-        model, size = clap_from_laion(state, f"in '{path.name}'")
-        return ClapFile(model, size, sha, mel_filters_of(state), "")
+        what = f"in '{path.name}'"
+        model, size = clap_from_laion(state, what)
+        return ClapFile(model, size, sha, mel_filters_of(state, LAION_CLAP, what), "")
     folder = locate(weights)
     config = read_config(folder)
     if config.model_type != "clap":
@@ -67,14 +69,12 @@ def read_clap(weights: str) -> ClapFile:
 def read_laion_state(path: str) -> tuple[dict[str, Tensor], str]:
     """Return the tensors of LAION's ``.pt`` under the names of its network, and the file's SHA-256."""
     state, sha = read_checkpoint(path)
-    if all(key.startswith("module.") for key in state):
-        state = under(state, "module.")
     return {k: v for k, v in state.items() if not k.endswith("position_ids")}, sha
 
 
 def clap_from_laion(state: Mapping[str, Tensor], what: str) -> tuple[nn.Module, HtsatSize]:
     """Return ClapModel with a LAION checkpoint's tensors; raise :class:`UserError` if one is missing or left over."""
-    size = size_of(under(state, "audio_branch."))
+    size = size_of(under(state, "audio_branch."), what, model="LAION-CLAP", whole=state)
     text, _ = text_size_of("roberta", under(state, "text_branch."), pooler=True)
     joint = len(state.get("audio_projection.2.bias", torch.zeros(0)))
     with torch.random.fork_rng(devices=[]):

@@ -7,6 +7,7 @@ learning for general audio classification" (Dasheng), Interspeech 2024. Paramete
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +15,12 @@ from torch.nn import functional as F
 
 from evar.errors import UserError
 from model_adapters.networks.audio_vit import AudioViT, AudioViTSize
+from model_adapters.networks.checkpoints import require
 
 N_MELS = 64
 _BATCH_NORM_EPS = 1e-5
+PATCHES = {"CED": ((16, 16), (4, 63)), "Dasheng": ((64, 4), (1, 252))}
+"""Of the published files: height and width of a patch, rows and columns of patches in the tables of positions."""
 
 
 class MelViT(AudioViT):
@@ -79,22 +83,32 @@ class MelViT(AudioViT):
         return tokens.unflatten(1, (self.size.grid[0], -1))
 
 
-def encoder_size(state: Mapping[str, Tensor], heads: Mapping[int, int], what: str) -> AudioViTSize:
+def encoder_size(
+    state: Mapping[str, Tensor],
+    model: Literal["CED", "Dasheng"],
+    heads: Mapping[int, int],
+    what: str = "",
+    whole: Mapping[str, Tensor] | None = None,
+) -> AudioViTSize:
     """Return the size of the encoder whose tensors ``state`` holds.
 
-    heads: attention heads by width, where it is not one per 64 dimensions. what: the model, for the message of the
-    :class:`UserError` that is raised if ``state`` holds no such encoder.
+    heads: attention heads by width, where it is not one per 64 dimensions. what, whole: the file, and all of its
+    tensors, for the message of the :class:`UserError` that is raised if ``state`` holds no such encoder: the two models
+    have the same names, so that only the patches tell them apart.
     """
     needed = ("patch_embed.proj.weight", "time_pos_embed", "freq_pos_embed", "blocks.0.norm1.weight")
-    if absent := [name for name in needed if name not in state]:
-        some = ", ".join(list(state)[:3])
-        raise UserError(f"these are no {what} weights: {', '.join(absent)} not among them (they have {some}, …)")
+    require(state, needed, model, what, whole)
     weight, time, frequency = (state[name] for name in needed[:3])
+    found = (tuple(weight.shape[2:]), (frequency.shape[2], time.shape[3]))
+    if found != PATCHES[model]:
+        (high, wide), (rows, columns) = found
+        other = next((name for name, patches in PATCHES.items() if patches == found), "")
+        instead = f"they are those of {other}: evaluate them as model '{other.lower()}'" if other else "of another one"
+        raise UserError(
+            f"the weights {what or 'given'} are not those of {model}, with {rows}x{columns} patches of {high}x{wide}: "
+            f"{instead}"
+        )
     depth = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
     return AudioViTSize(
-        dim=len(weight),
-        depth=depth,
-        heads=heads.get(len(weight), 0),
-        patch=(weight.shape[2], weight.shape[3]),
-        grid=(frequency.shape[2], time.shape[3]),
+        dim=len(weight), depth=depth, heads=heads.get(len(weight), 0), patch=PATCHES[model][0], grid=PATCHES[model][1]
     )

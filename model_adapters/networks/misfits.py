@@ -4,34 +4,82 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 Shape = tuple[int, ...]
 
 DATA_PARALLEL = "module."
 """What torch.nn.DataParallel writes before every name."""
-_HEADS = ("head", "mlp_head", "classifier", "predictor", "outputlayer", "fc_audioset", "tscam_conv", "logits")
+_HEADS = (
+    "head", "mlp_head", "classifier", "predictor", "outputlayer", "fc_audioset", "tscam_conv", "logits", "fc_norm",
+)  # fmt: skip
+_CED_OR_DASHENG = "CED or Dasheng"
 _NUMBERED = re.compile(r"^(.*?(?:blocks?|layers?))\.(\d+)\.")
-_FAMILIES = (
-    ("audio_branch.", "LAION-CLAP"),
-    ("audio_encoder.base.htsat.", "MS-CLAP 2023 or Pengi"),
-    ("audio_encoder.base.conv_block", "MS-CLAP 2022"),
-    ("audio_encoder.audio_enc.", "WavCaps"),
-    ("tscam_conv", "HTS-AT"),
-    ("relative_attention_bias", "BEATs"),
-    ("grep_linear", "BEATs"),
-    ("modality_encoders.", "EAT or SSLAM"),
-    ("init_bn", "CED or Dasheng"),
-    ("patch_embed.patch_embed.", "ATST"),
-    ("freq_new_pos_embed", "PaSST"),
-    ("conv_block1.", "a CNN14 of PANNs"),
-    ("fbsp", "AudioCLIP"),
-    ("audio_transform.sequential", "Wav2CLIP"),
-    ("feature_extractor.conv_layers", "wav2vec 2.0, HuBERT, WavLM or data2vec"),
-    ("encoder.layers.0.fc1", "Whisper"),
-    ("word_embeddings", "a text encoder"),
+_FAMILIES: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("audio_branch.",), "LAION-CLAP"),
+    (("audio_model.audio_encoder.",), "LAION-CLAP"),
+    (("audio_encoder.base.htsat.", "caption_decoder."), "Pengi"),
+    (("audio_encoder.base.htsat.", "logit_scale"), "MS-CLAP 2023"),
+    (("base.htsat.",), "MS-CLAP 2023 or Pengi"),
+    (("base.conv_block",), "MS-CLAP 2022"),
+    (("audio_encoder.audio_enc.",), "WavCaps"),
+    (("fbsp",), "AudioCLIP"),
+    (("tscam_conv",), "HTS-AT"),
+    (("attention.self.relative_position_bias_table",), "HTS-AT as transformers has it"),
+    (("relative_attention_bias",), "BEATs"),
+    (("grep_linear",), "BEATs"),
+    (("modality_encoders.",), "EAT or SSLAM"),
+    (("local_encoder.proj.", "extra_tokens"), "EAT or SSLAM"),
+    (("init_bn.1.",), "Dasheng"),
+    (("init_bn.", "outputlayer."), "CED"),
+    (("init_bn.", "freq_pos_embed"), _CED_OR_DASHENG),
+    (("patch_embed.patch_embed.",), "ATST"),
+    (("freq_new_pos_embed",), "PaSST"),
+    (("conv_block1.", "logmel_extractor."), "a CNN14 of PANNs"),
+    (("audio_transform.sequential",), "Wav2CLIP"),
+    (("encoder.spectrogram.", "encoder.layer1."), "Wav2CLIP"),
+    (("embeddings.distillation_token",), "AST"),
+    (("v.dist_token", "mlp_head."), "AST in its authors' form: convert it, or take the one on the hub"),
+    (("feature_extractor.conv_layers",), "wav2vec 2.0, HuBERT, WavLM or data2vec"),
+    (("encoder.layers.0.fc1",), "Whisper"),
+    (("module.ar.runtime.",), "M2D or MSM-MAE"),
+    (("pos_embed", "patch_embed.proj.", "blocks.0.attn.qkv."), "M2D or MSM-MAE"),
+    (("pos_embed", "patch_embed.proj.", "blocks.0.attn.q_bias"), "M2D or MSM-MAE"),
+    (("features.0.", "embeddings.0."), "VGGish"),
+    (("features.0.", "fc.0."), "BYOL-A"),
+    (("features.0.block.", "outputlayer."), "GPVAD"),
+    (("word_embeddings",), "a text encoder"),
 )
-"""A piece of a name that only this family's published files have."""
+"""Pieces of names that only this family's published files have together; the first that fits counts."""
+
+
+def family_of(given: Mapping[str, Shape]) -> str:
+    """Return the family whose published files have such names (and shapes, where names do not tell); empty if none."""
+    for pieces, family in _FAMILIES:
+        if all(any(piece in key for key in given) for piece in pieces):
+            rows = next((shape[2] for key, shape in given.items() if "freq_pos_embed" in key and len(shape) == 4), 0)
+            # One patch as high as all bands is Dasheng's; CED has four rows of them.
+            return (("Dasheng" if rows == 1 else "CED") if rows else family) if family == _CED_OR_DASHENG else family
+    return ""
+
+
+def of_another_model(model: str, absent: Sequence[str], given: Mapping[str, Shape], what: str = "") -> str:
+    """Return the message for tensors ``given`` among which those of ``model`` are not: ``absent`` were looked for."""
+    some = ", ".join(list(given)[:3])
+    return (
+        f"the weights {what or 'given'} are not those of {model}: {', '.join(absent)} not among them (they have "
+        f"{some}, …). {cause_of_another(model, given)}"
+    )
+
+
+def cause_of_another(model: str, given: Mapping[str, Shape]) -> str:
+    """Return the likely cause why tensors are not those of ``model``, from the names of all of them."""
+    family = family_of(given)
+    if family and family != model:
+        return f"The file is of another model; its names are those of {family}."
+    if family:
+        return "The file is incomplete, or of another form or version of this model."
+    return "The file is of another model, or of a form that is not known."
 
 
 def likely_cause(wanted: Mapping[str, Shape], given: Mapping[str, Shape]) -> str:
@@ -51,7 +99,7 @@ def likely_cause(wanted: Mapping[str, Shape], given: Mapping[str, Shape]) -> str
 def _prefix(wanted: Mapping[str, Shape], given: Mapping[str, Shape]) -> str:
     """Return the sentence for names that fit but for what stands before them in the file, or is left out there."""
     prefix, count = _common_prefix(given, wanted)
-    if count * 2 > len(wanted):
+    if count * 2 > max(len(wanted), sum(key.startswith(prefix) for key in given)):
         by = " (torch.nn.DataParallel saves so)" if prefix == DATA_PARALLEL else ""
         return f"Its names fit but for '{prefix}' before them{by}: save the file without it."
     prefix, count = _common_prefix(wanted, given)
@@ -75,10 +123,9 @@ def _common_prefix(long: Collection[str], short: Collection[str]) -> tuple[str, 
 def _other_model(wanted: Mapping[str, Shape], given: Mapping[str, Shape], missing: Collection[str]) -> str:
     if len(missing) * 2 <= len(wanted):
         return ""
-    ours = {family for piece, family in _FAMILIES if any(piece in key for key in wanted)}
-    for piece, family in _FAMILIES:
-        if family not in ours and any(piece in key for key in given):
-            return f"The file is of another model; its names are those of {family}."
+    family = family_of(given)
+    if family and family != family_of(wanted):
+        return f"The file is of another model; its names are those of {family}."
     return "The file is of another model."
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from evar.errors import UserError
+from model_adapters.networks.checkpoints import require
 from model_adapters.networks.vit import Block, initialise
 
 _NUMBERS_AT_ONCE = 8_000_000
@@ -109,13 +110,13 @@ def initialise_passt(network: PasstNetwork, seed: int) -> None:
                 parameter.normal_(0.0, 0.02, generator=generator)
 
 
-def tidy(raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def tidy(raw: Mapping[str, Tensor], what: str = "") -> dict[str, Tensor]:
     """Return the network's tensors; a prefix that a training wrapper put before every name is taken off."""
     marker = "time_new_pos_embed"
     prefix = next((key.removesuffix(marker) for key in raw if key.endswith(marker)), None)
     if prefix is None:
-        some = ", ".join(list(raw)[:3])
-        raise UserError(f"these are no PaSST weights: {marker} is not among them (they have {some}, …)")
+        require(raw, (marker,), "PaSST", what)
+        prefix = ""
     return {key.removeprefix(prefix): value for key, value in raw.items() if key.startswith(prefix)}
 
 

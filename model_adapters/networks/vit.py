@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from evar.errors import UserError
+from model_adapters.networks.checkpoints import require
 from model_adapters.networks.dense import Linear, linear
 
 _CPU_NUMBERS = 8_000_000
@@ -35,15 +36,15 @@ class ViTSize:
     cls: bool = True
 
 
-def size_of(state: Mapping[str, Tensor], heads: int = 0) -> ViTSize:
-    """Return the size of the encoder whose tensors ``state`` holds; raise :class:`UserError` if there is none in it."""
+def size_of(
+    state: Mapping[str, Tensor], heads: int = 0, what: str = "", whole: Mapping[str, Tensor] | None = None
+) -> ViTSize:
+    """Return the size of the encoder whose tensors ``state`` holds; raise :class:`UserError` if there is none in it.
+
+    what, whole: the file, and all of its tensors, for the message.
+    """
     needed = ("patch_embed.proj.weight", "pos_embed", "blocks.0.mlp.fc1.weight")
-    absent = [name for name in needed if name not in state]
-    if absent:
-        some = ", ".join(list(state)[:3])
-        raise UserError(
-            f"these are no M2D or MSM-MAE weights: {', '.join(absent)} not among them (they have {some}, …)"
-        )
+    require(state, needed, "M2D or MSM-MAE", what, whole)
     patch_weight = state["patch_embed.proj.weight"]
     depth = 1 + max(int(m.group(1)) for key in state if (m := re.match(r"blocks\.(\d+)\.", key)))
     return ViTSize(

@@ -91,7 +91,7 @@ def test_the_command_tags_folders_with_a_plain_tagger_and_names_a_broken_file(tm
 @pytest.mark.parametrize(
     ("model", "options", "says"),
     [
-        ("m2d", {}, "m2d names no classes; take a tagger such as gpvad"),
+        ("eat", {}, "eat names no classes; take a tagger such as gpvad"),
         ("gpvat", {}, "Did you mean 'gpvad'"),
         ("TUNED", {"weights": "random"}, "has its own weights"),
         ("TUNED/..", {}, "not the folder of a fine-tuned model: there is no model.safetensors"),
@@ -108,3 +108,12 @@ def test_a_users_mistake_is_one_line(tuned, melody, tmp_path, model, options, sa
     with pytest.raises(UserError, match=says) as error:
         tag(model.replace("TUNED", tuned), **options)
     assert "\n" not in str(error.value)
+
+
+def test_weights_without_a_head_for_audiosets_classes_tag_nothing(tmp_path, melody, monkeypatch):
+    monkeypatch.setenv("EVAR_CACHE", str(tmp_path))
+    network = build_adapter("panns", "random", {"width": "2"}).network
+    state = network.state_dict() | {"fc_audioset.weight": torch.zeros(5, network.size.dim)}
+    torch.save({"model": state | {"fc_audioset.bias": torch.zeros(5)}}, tmp_path / "five.pth")
+    with pytest.raises(UserError, match="panns: these weights have no head for AudioSet's classes"):
+        tag("panns", (str(melody),), weights=str(tmp_path / "five.pth"), device="cpu")

@@ -224,3 +224,21 @@ def test_the_command_lists_and_verifies(tmp_path, monkeypatch):
     assert refused.returncode == 2 and "'*': all" in refused.stderr
     by_hand = evar("weights", "byol_a", "--download", "--format=csv", cache=tmp_path)
     assert by_hand.stdout.startswith("byol_a: by hand from https://")
+
+
+def test_a_damaged_list_of_parts_is_one_line(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    for text in ("<html>", "[]", "{}", '{"weight_map": 3}'):
+        (tmp_path / "model.safetensors.index.json").write_text(text)
+        with pytest.raises(UserError, match=r"model.safetensors.index.json is damaged"):
+            hub.is_complete(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "a.safetensors"}}')
+    assert not hub.is_complete(tmp_path)
+    (tmp_path / "a.safetensors").write_bytes(b"")
+    assert hub.is_complete(tmp_path)
+
+
+def test_a_model_of_which_nothing_is_published_is_not_said_to_be_there_untrained():
+    with pytest.raises(UserError) as caught:
+        load_model("finetuned")
+    assert "finetuned needs --weights=PATH" in str(caught.value) and "random" not in str(caught.value)

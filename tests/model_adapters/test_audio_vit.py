@@ -322,7 +322,7 @@ def test_nothing_in_a_training_checkpoint_is_run(tmp_path):
 @pytest.mark.parametrize(("cls", "content"), [(ATSTClip, {"norm.weight": torch.ones(1)}), (ATSTFrame, {"epoch": 3})])
 def test_other_files_are_no_atst(cls, content, tmp_path):
     torch.save(content, tmp_path / "w.ckpt")
-    with pytest.raises(UserError, match="no weights") as caught:
+    with pytest.raises(UserError, match=r"not those of this ATST model|no weights") as caught:
         cls(str(tmp_path / "w.ckpt"))
     assert "\n" not in str(caught.value)
 
@@ -331,7 +331,7 @@ def test_a_cut_file_is_named_as_such(tmp_path, small):
     torch.save(small["atst_clip"].encoder.state_dict(), tmp_path / "w.ckpt")
     whole = (tmp_path / "w.ckpt").read_bytes()
     (tmp_path / "w.ckpt").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="no whole torch file"):
+    with pytest.raises(UserError, match="is cut: its end is missing"):
         ATSTClip(str(tmp_path / "w.ckpt"))
 
 
@@ -354,6 +354,18 @@ def test_other_files_are_neither_ced_nor_dasheng(cls, tmp_path):
     with pytest.raises(UserError, match="not among them") as caught:
         cls(str(tmp_path / "w.pth"))
     assert "\n" not in str(caught.value)
+
+
+def test_ced_and_dasheng_are_told_apart_by_their_patches(small, tmp_path):
+    """All names but one are the same, and in the hub's form that one is, too."""
+    torch.save(small["ced"].network.state_dict(), tmp_path / "ced.pth")
+    state = {f"encoder.{k}": v for k, v in small["dasheng"].encoder.state_dict().items()}
+    state = {k.replace("init_bn.1.", "init_bn."): v for k, v in state.items()}
+    torch.save(state, tmp_path / "dasheng.pth")
+    with pytest.raises(UserError, match=r"in '.*ced.pth' are not those of Dasheng.*those of CED: .*as model 'ced'"):
+        Dasheng(str(tmp_path / "ced.pth"))
+    with pytest.raises(UserError, match=r"dasheng.pth' are not those of CED.*of Dasheng: .*as model 'dasheng'"):
+        CED(str(tmp_path / "dasheng.pth"))
 
 
 @pytest.mark.parametrize("name", ["ced", "dasheng"])

@@ -169,8 +169,14 @@ def test_a_fine_tuned_file_is_a_tagger_with_the_files_own_order(small, saved, no
     with torch.inference_mode():
         expected = (small.embed(noise, lengths_of(noise)) @ weight.T + bias).sigmoid()
         assert torch.allclose(adapter.tag_probabilities(noise, lengths_of(noise)), expected, atol=1e-6)
-    with pytest.raises(UserError, match="no label_dict"):
-        Beats(weights=saved(more={"predictor.weight": weight, "predictor.bias": bias}))
+    # A conversion to safetensors has no dictionary: it is heard, and tags nothing.
+    nameless = Beats(weights=saved(more={"predictor.weight": weight, "predictor.bias": bias}))
+    assert torch.equal(nameless.embed(noise, lengths_of(noise)), adapter.embed(noise, lengths_of(noise)))
+    assert not isinstance(nameless, Tagger)
+    with pytest.raises(UserError, match="no label_dict that names"):
+        nameless.tag_probabilities(noise, lengths_of(noise))
+    with pytest.raises(UserError, match="does not number its outputs: it has 'Dog'"):
+        class_names({"Dog": 0}, 1)
     with pytest.raises(UserError, match="does not name output 1"):
         class_names({0: "/m/09x0r"}, 2)
     with pytest.raises(UserError, match="no tagging head"):
@@ -184,6 +190,9 @@ def test_the_files_settings_are_kept(small, saved):
     adapter = Beats(weights=saved(cfg=cfg))
     assert adapter.state() == {"norm_stats": [11.0, 3.0]} and adapter.skeleton() is None
     assert Beats(weights=saved(cfg=cfg), norm_stats="1,2").norm_stats == (1.0, 2.0)
+    assert read_beats(saved(cfg={"fbank_mean": None, "fbank_std": 3.0})).norm_stats is None
+    with pytest.raises(UserError, match=r"that are no numbers \('loud', 3.0\)"):
+        read_beats(saved(cfg={"fbank_mean": "loud", "fbank_std": 3.0}))
 
 
 def test_the_skeleton_takes_its_tensors(saved, noise):
@@ -199,11 +208,11 @@ def test_the_skeleton_takes_its_tensors(saved, noise):
 def test_what_is_wrong_is_said_in_one_line(saved, tmp_path):
     torch.save({"fc.weight": torch.zeros(2, 2)}, tmp_path / "other.pt")
     for call, message in (
-        (lambda: Beats(weights=str(tmp_path / "other.pt")), "no BEATs weights"),
+        (lambda: Beats(weights=str(tmp_path / "other.pt")), "not those of BEATs: patch_embedding.weight not among"),
         (lambda: Beats(weights=saved(cfg={"layer_norm_first": True})), "layer_norm_first"),
         (lambda: Beats(weights=saved(more={TABLE.format(1): torch.ones(320, 1)})), "a table of relative positions"),
         (lambda: Beats(weights=saved(drop=["layer_norm.bias"])), "missing: layer_norm.bias"),
-        (lambda: Beats(weights=saved(drop=[TABLE.format(0)])), "incomplete or of another form"),
+        (lambda: Beats(weights=saved(drop=[TABLE.format(0)])), "incomplete, or of another form"),
         (lambda: Beats(weights="random", long_audio="half"), "long_audio must be"),
         (lambda: random_size(0, 64), "depth"),
     ):

@@ -148,3 +148,17 @@ def test_mel_filters_of_the_file_are_used(tmp_path):
     model = HtsAt(weights=str(tmp_path / "w.ckpt"))
     assert torch.equal(model.front_end.filters, state["logmel_extractor.melW"])
     assert model.skeleton() is None
+
+
+def test_mel_filters_of_another_front_end_are_refused_at_once(tmp_path):
+    state = from_transformers(HtsAt(**SMALL).network.encoder.state_dict())
+    torch.save(state | {"logmel_extractor.melW": torch.rand(257, 64)}, tmp_path / "w.ckpt")
+    with pytest.raises(UserError, match=r"in 'w.ckpt' have mel filters \(melW\) of \[257, 64\] and not \[513, 64\]"):
+        HtsAt(weights=str(tmp_path / "w.ckpt"))
+
+
+def test_without_the_tagging_layer_tags_are_a_users_error(tmp_path):
+    torch.save(from_transformers(HtsAt(**SMALL).network.encoder.state_dict()), tmp_path / "w.ckpt")
+    model = HtsAt(weights=str(tmp_path / "w.ckpt"))
+    with pytest.raises(UserError, match="no tagging layer"):
+        model.tag_probabilities(torch.zeros(1, 3200), torch.tensor([3200]))
