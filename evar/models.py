@@ -13,7 +13,7 @@ from evar.errors import UserError
 from evar.model_list import Format, chosen_models, formatted
 from evar.paths import cache_dir
 from evar.store import write_atomically
-from evar.weights import state_in_words
+from evar.weights import hub_state, state_in_words
 from model_adapters.base import RANDOM, Adapter, AudioLanguage, EmbedsFrames
 from model_adapters.registry import adapter_class, model_info, model_options
 
@@ -107,9 +107,9 @@ def shape_of(name: str) -> Shape:
 
     A model that needs another one, or weights, to know them gives zeros.
     """
-    cls, _, own_source = adapter_class(name)
+    cls, argument, own_source = adapter_class(name)
     if "base" in keyword_parameters(cls):
-        return Shape()
+        return _shape_with(cls, argument) if argument is not None else Shape()
     own = {fact for parent in cls.__mro__[: cls.__mro__.index(Adapter)] for fact in vars(parent)}
     if {"sample_rate", "embedding_dim", "long_audio"} <= own and not isinstance(cls.embedding_dim, property):
         return _taken(cls)
@@ -121,6 +121,22 @@ def shape_of(name: str) -> Shape:
         current = {key: value for key, value in known.items() if key.endswith(sources)}
         write_atomically(memory, json.dumps(current | {f"{name} {sources}": found}))
     return Shape(*found)
+
+
+def _shape_with(cls: type[Adapter], base: str) -> Shape:
+    """Return the shape of ``NAME:BASE``: the base's, else an untrained one's, if its files are here.
+
+    How wide the joint space is, the text side decides.
+    """
+    given = cls.weights_of(base)
+    if isinstance(given, str):
+        return shape_of(given)._replace(joint_dims=0)
+    if given is None or hub_state(given) != "there":
+        return Shape()
+    try:
+        return _taken(cls(base=base, weights=RANDOM))  # type: ignore[call-arg]
+    except (UserError, TypeError):
+        return Shape()
 
 
 def _built(cls: type[Adapter]) -> Shape:

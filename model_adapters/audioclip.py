@@ -8,18 +8,19 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from evar.errors import UserError
-from model_adapters.base import Adapter, ModelInfo, Skeleton, Weights, WeightsFile, parse_random
+from model_adapters.base import Adapter, ModelInfo, Skeleton, TextSide, Weights, WeightsFile, parse_random
 from model_adapters.networks.checkpoints import find_checkpoint, load_exactly, read_checkpoint, refuse_others, unfilled
 from model_adapters.networks.conv_common import mean_of_windows, untrained
 from model_adapters.networks.esresnext import DEPTHS, EsResNeXt, esresnext_of
 from model_adapters.networks.htsat import under
 from model_adapters.networks.options import one_of
 from model_adapters.networks.resnet import STAGES
-from model_adapters.networks.text_towers import LazyTower, Reading, random_tower, tower_from_state
+from model_adapters.networks.text_towers import CLIP_LICENCE, LazyTower, Reading, random_tower, tower_from_state
 
 READING = Reading("clip", "openai/clip-vit-base-patch32", at="last", max_tokens=77)
 """All of OpenAI's CLIPs have one vocabulary; the one named is the smallest whose files lie on the hub."""
 CHUNK_SECONDS = 10
+_RELEASE = "https://github.com/AndreyGuzhov/AudioCLIP/releases/download/v0.1"
 _JOINT = 1024
 _PARTS = (
     "audio.", "visual.", "transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection",
@@ -53,11 +54,19 @@ class AudioClip(Adapter):
         weights=Weights(
             source="https://github.com/AndreyGuzhov/AudioCLIP/releases",
             licence="MIT",
+            url=f"{_RELEASE}/AudioCLIP-Full-Training.pt",
             file_name="AudioCLIP-Full-Training.pt",
             files=(
-                WeightsFile("AudioCLIP-Partial-Training.pt", note="only the audio side was trained"),
-                WeightsFile("ESRNXFBSP.pt", note="ESResNeXt-fbsp alone: no joint space"),
+                WeightsFile(
+                    "AudioCLIP-Partial-Training.pt",
+                    url=f"{_RELEASE}/AudioCLIP-Partial-Training.pt",
+                    note="only the audio side was trained",
+                ),
+                WeightsFile(
+                    "ESRNXFBSP.pt", url=f"{_RELEASE}/ESRNXFBSP.pt", note="ESResNeXt-fbsp alone: no joint space"
+                ),
             ),
+            text=(TextSide(READING.tokenizer, CLIP_LICENCE),),
         ),
         trained_on=("as20k", "as2m", "as"),
         probe_lr=3e-4,

@@ -57,6 +57,21 @@ class WeightsFile:
 
 
 @dataclass(frozen=True)
+class TextSide:
+    """What an audio-language model fetches from the hub for its text side, at the first sentence."""
+
+    hub: str
+    """``ORG/NAME``."""
+    licence: str
+    weights: bool = False
+    """Whether its weights are needed too; else its tokenizer alone, for the model's own file has the text tower."""
+    default: bool = True
+    """Whether the weights that are taken by default go with it."""
+    note: str = ""
+    """With which of the model's files it goes, if not with all."""
+
+
+@dataclass(frozen=True)
 class Weights:
     """Published weights: where they come from, under which licence, and how to recognise them.
 
@@ -81,12 +96,22 @@ class Weights:
     """Bytes of its weights, rounded as on the hub's page; 0 where it is not known."""
     files: tuple[WeightsFile | str, ...] = ()
     """Further published files that the adapter reads; a name alone where nothing else is known."""
+    further_hubs: tuple[tuple[str, str], ...] = ()
+    """Further repositories on the hub that the adapter reads, each with what it is."""
+    text: tuple[TextSide, ...] = ()
+    """What the text side fetches from the hub."""
+
+    def own_file(self) -> WeightsFile | None:
+        """Return the file that is taken by default; None where that is a hub repository, or has no known name."""
+        if not self.file_name:
+            return None
+        return WeightsFile(self.file_name, self.url, self.size, self.sha256, self.md5, self.note)
 
     def all_files(self) -> tuple[WeightsFile, ...]:
         """Return every file, the one that is taken by default first (if it has a name)."""
-        own = WeightsFile(self.file_name, self.url, self.size, self.sha256, self.md5, self.note)
+        own = self.own_file()
         others = [WeightsFile(one) if isinstance(one, str) else one for one in self.files]
-        return (*([own] if self.file_name else []), *(one for one in others if one.name != self.file_name))
+        return (*([own] if own is not None else []), *(one for one in others if one.name != self.file_name))
 
 
 @dataclass(frozen=True)
@@ -181,6 +206,14 @@ class Adapter(nn.Module):
     """Whether ``prepare`` must be called (with training clips) before the first clip; see ``prepares_for``."""
     weights_licence: str = ""
     """Licence of the weights, where they are those of another model than ``info`` describes."""
+
+    @classmethod
+    def weights_of(cls, base: str) -> Weights | str | None:
+        """Return what ``NAME:BASE`` takes for weights: its own, the name of the model whose they are, or None.
+
+        None: the facts beside the adapter say it, whatever stands after the colon.
+        """
+        return None
 
     def embed(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """Return clip embeddings ``[B, D]`` of ``waveforms [B, T]`` with ``lengths [B]`` real samples each."""

@@ -55,6 +55,11 @@ class CaptionMap(Adapter):
     mean: Tensor
     weights: Tensor
 
+    @classmethod
+    def weights_of(cls, base: str) -> str:
+        """Return the base's name: the weights are its own."""
+        return base
+
     def __init__(
         self,
         base: str | Adapter = "log_mel_stats",

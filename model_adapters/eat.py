@@ -36,7 +36,15 @@ class Eat(Adapter):
         kind="audio",
         paper="Chen et al., EAT: Self-Supervised Pre-Training with Efficient Audio Transformer, IJCAI 2024",
         code_licence="MIT (this implementation)",
-        weights=Weights(source=f"https://huggingface.co/{HUB}", licence="MIT", hub=HUB),
+        weights=Weights(
+            source=f"https://huggingface.co/{HUB}",
+            licence="MIT",
+            hub=HUB,
+            further_hubs=(
+                ("worstchan/EAT-large_epoch20_pretrain", "EAT-large, 1024 dims"),
+                ("ta012/SSLAM_pretrain", "SSLAM"),
+            ),
+        ),
         needs_weights=False,
         trained_on=("as20k", "as2m", "as"),
         probe_lr=3e-4,

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from evar.audioset import display_names
-from evar.fetch.download import fetch
-from evar.paths import cache_dir
+from evar.fetch.published import download
 from model_adapters.base import Adapter, ModelInfo, Weights, parse_random
 from model_adapters.networks import crnn
 from model_adapters.networks.checkpoints import load_exactly, read_checkpoint
@@ -36,7 +35,7 @@ class Gpvad(Adapter):
 
     Parameters
     ----------
-    weights: path of the published file, or ``random[:SEED]``; left out, it is downloaded into the cache.
+    weights: path of the published file, or ``random[:SEED]``; left out, it is downloaded into the weights folder.
     pooling: of the recurrent features over time: ``mean``, or ``mean_max`` (both, side by side).
     """
 
@@ -65,7 +64,7 @@ class Gpvad(Adapter):
         else:
             self.network = crnn.Crnn()
             state, self.weights_sha256 = read_checkpoint(weights if weights is not None else published_weights())
-            load_exactly(self.network, state, what=weights or "")
+            load_exactly(self.network, state, what=f"in '{weights or WEIGHTS.file_name}'")
         self.eval()
 
     def embed_frames(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, float]:
@@ -89,9 +88,8 @@ class Gpvad(Adapter):
 
 
 def published_weights() -> str:
-    """Return the path of the published weights in the cache, downloaded (3.3 MB) and checked on first use."""
-    target = cache_dir() / "weights" / WEIGHTS.file_name
-    return str(fetch(WEIGHTS.url, target, checksum=f"sha256:{WEIGHTS.sha256}"))
+    """Return the path of the published weights in the weights folder, downloaded (3.3 MB) and checked on first use."""
+    return str(download(WEIGHTS.all_files()[0]))
 
 
 ADAPTER = Gpvad

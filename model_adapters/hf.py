@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -57,6 +58,13 @@ class HuggingFace(FramesAdapter):
         probe_lr=3e-4,
     )
     for_untrained = ("hidden_size", "depth")
+
+    @classmethod
+    def weights_of(cls, base: str) -> Weights | None:
+        """Return the repository (or folder) after the colon; None for a KIND, which has no weights of its own."""
+        if "/" not in base and not Path(base).is_dir():
+            return None
+        return Weights(source=f"https://huggingface.co/{base}", licence="the model's own", hub=base)
 
     def __init__(
         self,

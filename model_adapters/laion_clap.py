@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from evar.errors import UserError
-from model_adapters.base import ModelInfo, Skeleton, Weights, WeightsFile, parse_random
+from model_adapters.base import ModelInfo, Skeleton, TextSide, Weights, WeightsFile, parse_random
 from model_adapters.htsat import same_filters, size_options
 from model_adapters.networks.frontends import LAION_CLAP, Spectrogram
 from model_adapters.networks.htsat import Htsat, HtsatSize, shortened
@@ -64,6 +64,7 @@ class LaionClap(Windowed):
                     note="LAION's own file of the same weights",
                 ),
             ),
+            text=(TextSide(READING.tokenizer, "MIT", default=False, note="with LAION's own file"),),
         ),
         needs_weights=False,
         trained_on=("as2m", "as20k", "as", "fsd50k", "audiocaps", "clotho"),

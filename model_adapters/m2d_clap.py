@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from torch import Tensor
 
 from evar.errors import UserError
-from model_adapters.base import ModelInfo, Weights, WeightsFile
+from model_adapters.base import ModelInfo, TextSide, Weights, WeightsFile
 from model_adapters.m2d import M2D, M2D_RELEASES, NTT_LICENCE
 from model_adapters.networks.checkpoints import load_exactly, unfilled
 from model_adapters.networks.m2d import MeanProjector, audio_projector, text_projector
@@ -51,6 +51,10 @@ class M2DClap(M2D):
             sha256="238521603c04862ab151cdd80980b591cb36ebe844d43203992fac9ef085c8a1",
             note="M2D-CLAP 2025, BERT inside; release v0.5.0",
             files=(WeightsFile("m2d_clap_vit_base-80x608p16x16-240128", note="M2D-CLAP 2024; v0.1.0"),),
+            text=(
+                TextSide(BERT_BASE, "Apache-2.0", note="2025"),
+                TextSide(GTE_BASE, "MIT", weights=True, default=False, note="2024"),
+            ),
         ),
         # Of 2025's files: what both have been trained on and more.
         trained_on=("as20k", "as2m", "as", "vggsound", "fsd50k", "audiocaps", "clotho"),

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from evar.errors import UserError
-from model_adapters.base import Adapter, ModelInfo, Skeleton, Weights, parse_random
+from model_adapters.base import Adapter, ModelInfo, Skeleton, TextSide, Weights, parse_random
 from model_adapters.msclap_2023 import ms_projection
 from model_adapters.networks.checkpoints import find_checkpoint, load_exactly, read_checkpoint, refuse_others, unfilled
 from model_adapters.networks.cnn14 import Cnn14, Cnn14Size, size_of
 from model_adapters.networks.conv_common import untrained
 from model_adapters.networks.frontends import MSCLAP_2022
 from model_adapters.networks.htsat import under
-from model_adapters.networks.text_towers import LazyTower, Reading, random_tower, tower_from_state
+from model_adapters.networks.text_towers import BERT_LICENCE, LazyTower, Reading, random_tower, tower_from_state
 from model_adapters.networks.windowed import MsProjection
 from model_adapters.networks.windows import LongAudio, described, tiled, tiled_alike
 from model_adapters.wavcaps import checked_layer
@@ -61,6 +61,7 @@ class MsClap2022(Adapter):
             file_name="CLAP_weights_2022.pth",
             size=2333972488,
             sha256="5b917c47fec10547b65cf1d9096e194896fa1c2d6180536c8524289721a4c5b8",
+            text=(TextSide(READING.tokenizer, BERT_LICENCE),),
         ),
         trained_on=("fsd50k", "audiocaps", "clotho", "as20k", "as2m", "as"),
         probe_lr=3e-4,

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from model_adapters.base import ModelInfo, Skeleton, Weights, parse_random
+from model_adapters.base import ModelInfo, Skeleton, TextSide, Weights, parse_random
 from model_adapters.htsat import same_filters, size_options
 from model_adapters.networks.checkpoints import find_checkpoint, load_exactly, read_checkpoint, refuse_others
 from model_adapters.networks.frontends import PANNS_32K, Spectrogram
@@ -150,6 +150,7 @@ class MsClap2023(MsHtsat):
             licence="MS-PL as tagged on the hub (MIT in the authors' repository)",
             url="https://huggingface.co/microsoft/msclap/resolve/main/CLAP_weights_2023.pth",
             file_name="CLAP_weights_2023.pth",
+            text=(TextSide(READING.tokenizer, "MIT"),),
         ),
         trained_on=("as2m", "as20k", "as", "fsd50k", "nsynth", "audiocaps", "clotho"),
         probe_lr=3e-4,

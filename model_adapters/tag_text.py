@@ -56,6 +56,11 @@ class TagText(Adapter):
     """``[classes, J]``, normalised; made before the first clip (seconds for 527 classes), for a run whose clips are all
     stored does not need them."""
 
+    @classmethod
+    def weights_of(cls, base: str) -> str:
+        """Return the base's name: the weights are its own."""
+        return base
+
     def __init__(
         self,
         base: str | Adapter = "gpvad",

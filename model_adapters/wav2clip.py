@@ -8,14 +8,21 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from evar.errors import UserError
-from model_adapters.base import Adapter, ModelInfo, Skeleton, Weights, parse_random
+from model_adapters.base import Adapter, ModelInfo, Skeleton, TextSide, Weights, parse_random
 from model_adapters.networks.checkpoints import find_checkpoint, load_exactly, read_checkpoint, unfilled
 from model_adapters.networks.cnn_frontends import StandardisedSpectrum
 from model_adapters.networks.conv_common import in_pieces, mean_of_windows, untrained
 from model_adapters.networks.htsat import under
 from model_adapters.networks.options import one_of
 from model_adapters.networks.resnet import STAGES, ResNet, depths_of
-from model_adapters.networks.text_towers import LazyTower, Reading, TextTower, random_tower, tower_from_state
+from model_adapters.networks.text_towers import (
+    CLIP_LICENCE,
+    LazyTower,
+    Reading,
+    TextTower,
+    random_tower,
+    tower_from_state,
+)
 
 CLIP = "openai/clip-vit-base-patch32"
 READING = Reading("clip", CLIP, at="last", max_tokens=77)
@@ -51,6 +58,7 @@ class Wav2Clip(Adapter):
             licence="MIT",
             url="https://github.com/descriptinc/lyrebird-wav2clip/releases/download/v0.1.0-alpha/Wav2CLIP.pt",
             file_name="Wav2CLIP.pt",
+            text=(TextSide(CLIP, CLIP_LICENCE, weights=True),),
         ),
         trained_on=("vggsound",),
         probe_lr=3e-4,

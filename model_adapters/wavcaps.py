@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model_adapters.base import ModelInfo, Skeleton, Weights, WeightsFile, parse_random
+from model_adapters.base import ModelInfo, Skeleton, TextSide, Weights, WeightsFile, parse_random
 from model_adapters.htsat import same_filters, size_options
 from model_adapters.networks.checkpoints import find_checkpoint, load_exactly, read_checkpoint, refuse_others
 from model_adapters.networks.frontends import PANNS_32K, Spectrogram
 from model_adapters.networks.htsat import htsat_from_state, mel_filters_of, random_htsat, shortened, under
 from model_adapters.networks.options import one_of, seeded
-from model_adapters.networks.text_towers import LazyTower, Reading, random_tower, tower_from_state
+from model_adapters.networks.text_towers import BERT_LICENCE, LazyTower, Reading, random_tower, tower_from_state
 from model_adapters.networks.windowed import Windowed, two_layers
 from model_adapters.networks.windows import zero_pad
 
@@ -51,6 +51,7 @@ class WavCaps(Windowed):
             licence="none stated; 'non-commercial research'",
             file_name="HTSAT_BERT_zero_shot.pt",
             files=(WeightsFile("HTSAT-BERT-PT.pt", note="the older checkpoint"),),
+            text=(TextSide(READING.tokenizer, BERT_LICENCE),),
         ),
         trained_on=("as2m", "as20k", "as", "fsd50k", "audiocaps", "clotho"),
         probe_lr=3e-4,

@@ -20,6 +20,7 @@ PAUSE = 2.0  # seconds before the first further attempt; doubled with each
 _BUSY = (429, 500, 502, 503, 504)  # answers of a server that may do better later
 
 Get = Callable[..., requests.Response]
+Refuse = Callable[[Path], str]
 
 
 class BrokenOff(UserError):
@@ -27,7 +28,14 @@ class BrokenOff(UserError):
 
 
 def fetch(
-    url: str, target: Path, *, checksum: str | None, progress: bool = True, retries: int = 0, get: Get = requests.get
+    url: str,
+    target: Path,
+    *,
+    checksum: str | None,
+    progress: bool = True,
+    retries: int = 0,
+    get: Get = requests.get,
+    refuse: Refuse | None = None,
 ) -> Path:
     """Download ``url`` to ``target`` and return it; a ``target`` that is there and right is not fetched again.
 
@@ -40,6 +48,7 @@ def fetch(
     progress: show a bar, if stderr is a terminal.
     retries: how often a connection that breaks is taken up again, after 2, 4, 8 … seconds.
     get: how to ask a server; a session's ``get`` keeps its connection for many small files.
+    refuse: says of what has come, in words after "it is", that it is not what was asked for; empty if it may be.
 
     Raises :class:`UserError` when the server refuses, the connection breaks (:class:`BrokenOff`; the part is kept), the
     disk cannot be written, or the checksum is wrong (the part is deleted).
@@ -53,6 +62,9 @@ def fetch(
                 return target
             part = target.with_name(target.name + ".part")
             _persist(url, part, progress, retries, get)
+            if refuse is not None and (said := refuse(part)):
+                part.unlink()
+                raise UserError(f"{url} did not give the expected file: it is {said}; deleted it")
             if checksum is not None and not matches(part, checksum):
                 part.unlink()
                 raise UserError(f"{url} did not give the expected file: its checksum is not {checksum}; deleted it")

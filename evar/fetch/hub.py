@@ -13,8 +13,15 @@ SECONDS = 10.0
 """How long the hub may take to answer before it counts as out of reach."""
 SETTINGS = ("*.json", "*.txt", "*.model")
 """What a model needs beside its weights: configuration and tokenizer."""
+TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json")
+"""Files one of which every tokenizer has."""
 OTHER_RUNTIMES = ("onnx/*", "openvino/*", "coreml/*", "*/*.safetensors", "flax_model*", "tf_model*")
 """What a repository may hold beside a model: exports in sub-folders, weights for other frameworks."""
+
+
+def is_offline() -> bool:
+    """Say whether the hub is not to be asked (``HF_HUB_OFFLINE``)."""
+    return os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
 
 
 def weights_in(folder: Path) -> list[Path]:
@@ -46,16 +53,24 @@ def _parts(folder: Path) -> set[str]:
 
 def in_hub_cache(repository: str) -> bool:
     """Say whether the Hugging Face cache of this machine holds a repository's configuration and weights."""
+    there = _cached(repository, "config.json", "model.safetensors", "pytorch_model.bin", "model.safetensors.index.json")
+    return "config.json" in there and len(there) > 1
+
+
+def tokenizer_in_hub_cache(repository: str) -> bool:
+    """Say whether the Hugging Face cache of this machine holds a repository's tokenizer."""
+    return bool(_cached(repository, *TOKENIZERS))
+
+
+def _cached(repository: str, *names: str) -> set[str]:
     try:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:
-        return False
-    names = ("config.json", "model.safetensors", "pytorch_model.bin", "model.safetensors.index.json")
+        return set()
     try:
-        there = [isinstance(try_to_load_from_cache(repository, name), str) for name in names]
+        return {name for name in names if isinstance(try_to_load_from_cache(repository, name), str)}
     except ValueError:  # not ORG/NAME
-        return False
-    return there[0] and any(there[1:])
+        return set()
 
 
 def from_hub(
@@ -107,7 +122,7 @@ def from_hub(
             return cached
     except (OSError, ValueError, UserError):  # not (wholly) in the cache, or no possible id: the next attempt says
         pass
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+    if is_offline():
         raise refused("HF_HUB_OFFLINE is set")
     if silent := _silence():
         raise refused(silent)

@@ -58,7 +58,7 @@ def read_beats(path: str | Path) -> BeatsFile:
 
 def _norm_stats(cfg: Mapping[str, Any], what: str) -> tuple[float, float] | None:
     """Return mean and deviation of the log-mel that a file states, None if it states none."""
-    stated = [cfg.get("fbank_mean"), cfg.get("fbank_std")]
+    stated: list[Any] = [cfg.get("fbank_mean"), cfg.get("fbank_std")]
     if None in stated:
         return None
     try:

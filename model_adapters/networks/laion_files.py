@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from evar.errors import UserError
-from model_adapters.networks.checkpoints import load_exactly, read_checkpoint
+from model_adapters.networks.checkpoints import find_checkpoint, load_exactly, read_checkpoint
 from model_adapters.networks.frontends import LAION_CLAP
 from model_adapters.networks.hf_files import locate, sha256_of_settings, sha256_of_weights
 from model_adapters.networks.hf_models import quiet, read_config, read_model
@@ -45,7 +45,9 @@ def read_clap(weights: str) -> ClapFile:
     Raises :class:`UserError` for files that cannot be had or do not fit, and for fusion models.
     """
     path = Path(weights).expanduser()
-    if path.suffix in (".pt", ".pth", ".ckpt") or (path.is_file() and not (path.parent / "config.json").is_file()):
+    folder = path if path.is_dir() else path.parent
+    if path.suffix in (".pt", ".pth", ".ckpt") or (path.exists() and not (folder / "config.json").is_file()):
+        path = find_checkpoint(weights)  # a folder stands for the one file in it
         state, sha = read_laion_state(weights)
         what = f"in '{path.name}'"
         model, size = clap_from_laion(state, what)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evar.errors import UserError
-from evar.fetch.hub import from_hub, is_complete, weights_in
+from evar.fetch.hub import TOKENIZERS, from_hub, is_complete, weights_in
 from evar.fetch.published import find_named
 from model_adapters.networks.checkpoints import sha256_of_all
 
@@ -115,5 +115,5 @@ def _packaged(name: str) -> TextFiles:
 
 def _has_tokenizer(folder: Path, *, weights: bool) -> bool:
     """Say whether a snapshot in the cache has a tokenizer and, if wanted, settings and all its weights."""
-    tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json"))
+    tokenizer = any((folder / name).is_file() for name in TOKENIZERS)
     return tokenizer and (not weights or is_complete(folder))

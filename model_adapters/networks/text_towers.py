@@ -21,6 +21,7 @@ from model_adapters.networks.text import load_tokenizer
 from model_adapters.networks.text_files import locate
 from model_adapters.networks.text_sizes import TowerKind, TowerSize, build, size_of
 
+BERT_LICENCE, CLIP_LICENCE = "Apache-2.0", "MIT by OpenAI's repository"
 _AT_ONCE = 64
 """Sentences of one length that go through the network together."""
 

@@ -5,6 +5,7 @@ import io
 import json
 
 import pytest
+from transformers import ASTConfig, ASTFeatureExtractor
 
 from evar import models
 from evar.errors import UserError
@@ -71,3 +72,12 @@ def test_the_commands_table(capsys):
     assert capsys.readouterr().out.splitlines()[0].startswith("| model | kind | dims | Hz |")
     models.models(("gpvad",))
     assert capsys.readouterr().out.startswith("gpvad\n  title ")
+
+
+def test_what_stands_after_the_colon_gives_the_shape(cache, tmp_path):
+    config = ASTConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48)
+    config.save_pretrained(tmp_path)
+    ASTFeatureExtractor().save_pretrained(tmp_path)
+    assert shape_of(f"hf:{tmp_path}")[:2] == (16000, 32)
+    assert shape_of("tag_text:panns")[:3] == (16000, 2048, 0)
+    assert shape_of("hf:org/name") == shape_of("tag_text") == Shape()

@@ -12,9 +12,9 @@ from served import serving
 
 from evar.errors import UserError
 from evar.fetch import hub, published
-from evar.weights import HEADS, Need, needs_of, row_of, size_text, state_in_words
+from evar.weights import HEADS, Need, needs_of, row_of, size_text, state_in_words, weights
 from model_adapters import registry
-from model_adapters.base import Adapter, ModelInfo, Weights, WeightsFile
+from model_adapters.base import Adapter, ModelInfo, TextSide, Weights, WeightsFile
 from model_adapters.networks.m2d_files import geometry_of_name
 from model_adapters.registry import load_model, model_info, model_names
 
@@ -182,20 +182,20 @@ def test_the_papers_own_models_list_every_published_geometry():
 
 
 def test_files_are_listed_once_the_default_one_first():
-    weights = Weights("x", "MIT", file_name="a.pt", md5="12", files=("b.pt", WeightsFile("a.pt"), WeightsFile("c.pt")))
-    files = weights.all_files()
+    further = ("b.pt", WeightsFile("a.pt"), WeightsFile("c.pt"))
+    files = Weights("x", "MIT", file_name="a.pt", md5="12", files=further).all_files()
     assert [file.name for file in files] == ["a.pt", "b.pt", "c.pt"]
     assert (files[0].checksum, files[1].checksum) == ("md5:12", "")
 
 
 def test_every_model_with_weights_states_them():
     for name in model_names():
-        weights = model_info(name).weights
+        published_as = model_info(name).weights
         for need in needs_of(name):
             assert isinstance(need, Need) and len(row_of(need)) == len(HEADS)
             assert need.weights.licence and need.weights.source.startswith("http"), name
-        if weights is not None:
-            assert needs_of(name) and sum(need.default for need in needs_of(name)) == 1, name
+        if published_as is not None:
+            assert needs_of(name) and sum(need.default for need in needs_of(name) if need.text is None) == 1, name
 
 
 def test_the_licence_of_every_model_is_in_the_documents():
@@ -242,3 +242,147 @@ def test_a_model_of_which_nothing_is_published_is_not_said_to_be_there_untrained
     with pytest.raises(UserError) as caught:
         load_model("finetuned")
     assert "finetuned needs --weights=PATH" in str(caught.value) and "random" not in str(caught.value)
+
+
+PAGE = b"<!DOCTYPE html><html>Please sign in</html>"
+
+
+def test_a_web_page_is_not_taken_for_weights(folder, tmp_path):
+    with serving(tmp_path / "served") as served:
+        (tmp_path / "served" / "a.pt").write_bytes(PAGE)
+        (tmp_path / "served" / "b.html").write_bytes(b"plain words")
+        with pytest.raises(UserError, match=r"a.pt did not give the expected file: it is a web page.*; deleted it"):
+            published.download(WeightsFile("a.pt", url=served("a.pt")))
+        with pytest.raises(UserError, match="answers with a web page"):
+            published.download(WeightsFile("b.pt", url=served("b.html")))
+        assert not [path for path in folder.iterdir() if path.suffix != ".lock"]
+        (folder / "a.pt").write_bytes(PAGE)  # of an earlier version, or saved by hand
+        (tmp_path / "served" / "a.pt").write_bytes(CONTENT)
+        assert published.download(WeightsFile("a.pt", url=served("a.pt"))).read_bytes() == CONTENT
+
+
+def test_the_hub_is_not_asked_for_files_either_when_offline(folder, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    file = WeightsFile("a.pt", url="https://huggingface.co/org/name/resolve/main/a.pt")
+    with pytest.raises(UserError, match="is not fetched: HF_HUB_OFFLINE is set"):
+        published.download(file)
+    (folder / "a.pt").write_bytes(CONTENT)
+    assert published.download(file) == folder / "a.pt"
+
+
+def test_verify_looks_at_the_first_bytes(folder, mine, monkeypatch, capsys):
+    monkeypatch.setattr(Mine, "info", ModelInfo("Mine", "audio", "", "MIT", Weights("x", "CC0", file_name="mine.pt")))
+    (folder / "mine.pt").write_bytes(PAGE)
+    with pytest.raises(UserError, match=r"not the published files: mine.pt"):
+        weights(("mine",), verify=True)
+    assert "WRONG: a web page" in capsys.readouterr().out
+
+
+def test_a_failed_download_does_not_end_the_others(folder, mine, monkeypatch, capsys, tmp_path):
+    with serving(tmp_path / "served") as served:
+        (tmp_path / "served" / "two.pt").write_bytes(CONTENT)
+        files = (WeightsFile("two.pt", url=served("two.pt")),)
+        both = Weights("x", "CC0", url=served("one.pt"), file_name="one.pt", files=files)
+        monkeypatch.setattr(Mine, "info", ModelInfo("Mine", "audio", "", "MIT", both))
+        with pytest.raises(UserError, match=r"^1 of 2 downloads failed; named above$"):
+            weights(("mine",), download=True, files="all")
+    said = capsys.readouterr()
+    assert (folder / "two.pt").read_bytes() == CONTENT
+    assert "folder: " in said.out, "the table is printed nonetheless"
+    (line,) = [line for line in said.err.splitlines() if "one.pt cannot be downloaded" in line]
+    assert line.startswith("mine: ")
+
+
+TEXT_SIDES = {
+    "audioclip": [("openai/clip-vit-base-patch32", False)],
+    "laion_clap": [("FacebookAI/roberta-base", False)],
+    "m2d_clap": [("google-bert/bert-base-uncased", False), ("thenlper/gte-base", True)],
+    "msclap_2022": [("google-bert/bert-base-uncased", False)],
+    "msclap_2023": [("openai-community/gpt2", False)],
+    "wav2clip": [("openai/clip-vit-base-patch32", True)],
+    "wavcaps": [("google-bert/bert-base-uncased", False)],
+}
+"""What is fetched for the text side, and whether its weights are needed."""
+
+
+@pytest.mark.parametrize("name", TEXT_SIDES)
+def test_what_the_text_side_fetches_is_listed(name):
+    sides = [need.text for need in needs_of(name) if need.text is not None]
+    assert [(side.hub, side.weights) for side in sides] == TEXT_SIDES[name]
+    rows = [row_of(need) for need in needs_of(name) if need.text is not None]
+    assert all(row[1].startswith("hf:") and len(row) == len(HEADS) for row in rows)
+    assert all(("text side" if side.weights else "tokenizer") in row[1] for side, row in zip(sides, rows, strict=True))
+
+
+def test_the_text_side_is_downloaded_with_the_model(folder, mine, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "model_adapters.networks.text_files.from_hub",
+        lambda repository, complete, *, weights, **_: asked.append((repository, weights)) or folder,
+    )
+    sides = (
+        TextSide("org/words", "MIT"),
+        TextSide("org/all", "MIT", weights=True),
+        TextSide("a/b", "MIT", default=False),
+    )
+    (folder / "mine.pt").write_bytes(CONTENT)
+    clap = Weights("x", "CC0", file_name="mine.pt", text=sides)
+    monkeypatch.setattr(Mine, "info", ModelInfo("Mine", "audio-language", "", "MIT", clap))
+    weights(("mine",), download=True)
+    assert asked == [("org/words", False), ("org/all", True)]
+
+
+def test_every_audio_language_model_with_a_tower_states_its_text_side():
+    for name in model_names():
+        published_as = model_info(name).weights
+        if model_info(name).kind == "audio-language" and published_as is not None:
+            assert published_as.text, name
+
+
+def test_what_stands_after_the_colon_is_what_is_needed(folder, tmp_path):
+    (need,) = needs_of("hf:org/name")
+    assert row_of(need)[1] == "hf:org/name" and row_of(need)[3] == "fetched from the hub on first use"
+    assert need.default and row_of(need)[6] == "https://huggingface.co/org/name"
+    assert [need.file for need in needs_of("tag_text:gpvad")] == [need.file for need in needs_of("gpvad")]
+    assert {need.model for need in needs_of("caption_map:panns")} == {"caption_map:panns"}
+    assert state_in_words("tag_text:htsat") == state_in_words("htsat") == "not there"
+    (folder / "org" / "name").mkdir(parents=True)
+    (folder / "org" / "name" / "config.json").write_text("{}")
+    assert row_of(need)[3] == state_in_words("hf:org/name") == "there"
+    (tmp_path / "config.json").write_text("{}")
+    assert state_in_words(f"hf:{tmp_path}") == "there"
+
+
+def test_a_further_file_does_not_take_the_place_of_the_hubs_default(folder):
+    for name, file in (("laion_clap", "630k-audioset-best.pt"), ("dasheng", "dasheng_base.pt")):
+        (folder / file).write_bytes(CONTENT)
+        (default,) = [need for need in needs_of(name) if need.default]
+        assert default.file is None and default.weights.hub
+        assert published.find(model_info(name).weights) is None
+
+
+def test_further_repositories_are_listed(folder):
+    rows = [row_of(need) for need in needs_of("eat")]
+    assert [row[1].split(" ")[0] for row in rows] == [
+        "hf:worstchan/EAT-base_epoch30_pretrain",
+        "hf:worstchan/EAT-large_epoch20_pretrain",
+        "hf:ta012/SSLAM_pretrain",
+    ]
+    assert [need.default for need in needs_of("eat")] == [True, False, False]
+
+
+def test_audioclip_is_downloaded_from_its_release():
+    assert all(
+        need.file.url == f"https://github.com/AndreyGuzhov/AudioCLIP/releases/download/v0.1/{need.file.name}"
+        for need in needs_of("audioclip")
+        if need.file is not None
+    )
+
+
+def test_gpvads_file_goes_into_the_weights_folder(folder, monkeypatch, tmp_path):
+    from model_adapters import gpvad
+
+    with serving(tmp_path / "served") as served:
+        (tmp_path / "served" / "g.pth").write_bytes(CONTENT)
+        monkeypatch.setattr(gpvad, "WEIGHTS", Weights("x", "MIT", url=served("g.pth"), sha256=SHA, file_name="g.pth"))
+        assert gpvad.published_weights() == str(folder / "g.pth")

@@ -35,8 +35,8 @@ def words(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory, words):
-    """Return LAION's file with the recipe's audio side and a small text side."""
+def file(tmp_path_factory):
+    """Return the path of LAION's file with the recipe's audio side and a small text side."""
     state = dict(recipe_state("laion_clap", drop="text_"))
     with torch.random.fork_rng():
         torch.manual_seed(2)
@@ -47,7 +47,12 @@ def published(tmp_path_factory, words):
     state |= {f"text_projection.{k}": v for k, v in projection.state_dict().items()}
     path = tmp_path_factory.mktemp("laion") / "630k-audioset-best.pt"
     torch.save({"epoch": 1, "state_dict": {f"module.{k}": v for k, v in state.items()}}, path)
-    return LaionClap(weights=str(path), tokenizer=str(words), le_layer="encoder")
+    return path
+
+
+@pytest.fixture(scope="module")
+def published(file, words):
+    return LaionClap(weights=str(file), tokenizer=str(words), le_layer="encoder")
 
 
 @needs_shared
@@ -162,3 +167,9 @@ def test_an_encoders_vector_is_left_as_it_is_though_it_has_the_joint_ones_length
     x = 0.1 * torch.randn(1, 12 * SECOND, generator=torch.Generator().manual_seed(2))
     pieces = [model.embed(x[:, at : at + 10 * SECOND], torch.tensor([10 * SECOND])) for at in (0, 2 * SECOND)]
     assert torch.allclose(model.embed(x, lengths(x)), torch.stack(pieces).mean(0), atol=1e-5)
+
+
+@needs_shared
+def test_a_folder_with_laions_file_in_it_is_taken(published, file, words):
+    model = LaionClap(weights=str(file.parent), tokenizer=str(words), le_layer="encoder")
+    assert model.weights_sha256 == published.weights_sha256
