@@ -64,7 +64,8 @@ class HuggingFace(FramesAdapter):
         """Return the repository (or folder) after the colon; None for a KIND, which has no weights of its own."""
         if "/" not in base and not Path(base).is_dir():
             return None
-        return Weights(source=f"https://huggingface.co/{base}", licence="the model's own", hub=base)
+        source = base if Path(base).is_dir() else f"https://huggingface.co/{base}"
+        return Weights(source=source, licence="the model's own", hub=base)
 
     def __init__(
         self,

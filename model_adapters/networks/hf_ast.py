@@ -12,7 +12,7 @@ from evar.audioset import display_names
 from evar.errors import UserError
 from model_adapters.networks.dense import take_faster
 from model_adapters.networks.hf_files import locate, sha256_of_settings, sha256_of_weights
-from model_adapters.networks.hf_models import first_line, quiet, read_config
+from model_adapters.networks.hf_models import quiet, read_config, why_not
 
 _NUMBERS_AT_ONCE = 8_000_000
 """Numbers in the MLP's hidden layer of the clips that pass a CPU at once."""
@@ -75,7 +75,7 @@ def read_ast(weights: str) -> Ast:
             read: Any = ASTForAudioClassification.from_pretrained
             model, found = read(str(folder), local_files_only=True, output_loading_info=True)
     except Exception as error:  # transformers raises many kinds for files that it cannot use
-        raise UserError(f"'{weights}' cannot be loaded: {first_line(error)}") from None
+        raise UserError(f"'{weights}' cannot be loaded: {why_not(folder, error)}") from None
     missing = [key for key in found["missing_keys"] if not key.startswith("classifier.")]
     if missing or found["mismatched_keys"]:
         some = ", ".join(sorted(missing)[:4]) or str(found["mismatched_keys"][0])

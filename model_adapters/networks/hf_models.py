@@ -56,12 +56,7 @@ def read_model(folder: Path, name: str) -> nn.Module:
                 str(folder), local_files_only=True, trust_remote_code=False, output_loading_info=True
             )
     except Exception as error:  # as above
-        for file in weights_in(folder):
-            if what := not_weights(file):
-                raise UserError(f"'{name}' cannot be loaded: {file.name} is {what}") from None
-        named = refusal(error)
-        why = f"its weights file holds more than weights ({named})" if named else first_line(error)
-        raise UserError(f"'{name}' cannot be loaded: {why}") from None
+        raise UserError(f"'{name}' cannot be loaded: {why_not(folder, error)}") from None
     wrong = [key for key in found["missing_keys"] if not key.endswith(_NOT_HEARD)]
     wrong += [str(entry[0]) for entry in found["mismatched_keys"]]
     if wrong:
@@ -71,6 +66,18 @@ def read_model(folder: Path, name: str) -> nn.Module:
             "files are of another model, or incomplete."
         )
     return take_faster(model.float().eval())
+
+
+def why_not(folder: Path, error: BaseException) -> str:
+    """Return in a line why transformers could not load the weights in a folder.
+
+    Its own error on pickled weights tells how to switch torch's check off; what was refused is told instead.
+    """
+    for file in weights_in(folder):
+        if what := not_weights(file):
+            return f"{file.name} is {what}"
+    named = refusal(error)
+    return f"its weights file holds more than weights ({named})" if named else first_line(error)
 
 
 def untrained(config: Any, seed: int) -> nn.Module:
