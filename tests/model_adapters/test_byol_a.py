@@ -210,7 +210,7 @@ def test_without_statistics_it_says_what_to_do():
 
 def test_wrong_files_and_options(tmp_path):
     torch.save({"blocks.0.weight": torch.ones(1)}, tmp_path / "w.pth")
-    with pytest.raises(UserError, match="no BYOL-A weights"):
+    with pytest.raises(UserError, match="not those of BYOL-A"):
         ByolA(weights=str(tmp_path / "w.pth"))
     with pytest.raises(UserError, match="--statistics"):
         ByolA(weights="random", statistics="some")

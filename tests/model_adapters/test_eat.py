@@ -106,7 +106,7 @@ def test_what_is_wrong_is_said_in_one_line(small, tmp_path):
     torch.save({"fc.weight": torch.zeros(2, 2)}, tmp_path / "other.pt")
     torch.save(small.network.state_dict() | {"head.weight": torch.zeros(2)}, tmp_path / "tuned.pt")
     for options, message in (
-        ({"weights": str(tmp_path / "other.pt")}, "no EAT or SSLAM weights"),
+        ({"weights": str(tmp_path / "other.pt")}, "not those of EAT or SSLAM"),
         ({"weights": str(tmp_path / "tuned.pt")}, "unexpected: head.weight"),
         ({"weights": "random", "long_audio": "half"}, "long_audio must be"),
         ({"weights": "random", "embed_dim": 65}, "divisible by 64"),

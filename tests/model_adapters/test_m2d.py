@@ -334,7 +334,7 @@ def test_wrong_options_give_one_line(options, words):
 
 def test_weights_of_another_model_are_named_as_such(tmp_path):
     torch.save({"conv.weight": torch.ones(1)}, tmp_path / "w.pth")
-    with pytest.raises(UserError, match="no M2D or MSM-MAE weights"):
+    with pytest.raises(UserError, match="not those of M2D or MSM-MAE"):
         M2D(weights=str(tmp_path / "w.pth"))
 
 

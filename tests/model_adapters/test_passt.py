@@ -121,7 +121,7 @@ def test_files_and_what_is_wrong_with_them(small, noise, tmp_path):
     with pytest.raises(UserError, match="9 rows of patches"):
         Passt(weights=str(path))
     torch.save({"fc.weight": torch.zeros(2, 2)}, path)
-    with pytest.raises(UserError, match="no PaSST weights"):
+    with pytest.raises(UserError, match="not those of PaSST"):
         Passt(weights=str(path))
     for options, message in (
         ({"output": "x"}, "output"),
