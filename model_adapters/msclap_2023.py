@@ -37,6 +37,8 @@ class MsHtsat(Windowed):
     """As misfits calls it."""
     parts: ClassVar[tuple[str, ...]]
     """How the names of a published file begin."""
+    foreign: ClassVar[tuple[str, ...]] = ()
+    """How names begin that show another model's file."""
 
     def __init__(
         self,
@@ -59,7 +61,7 @@ class MsHtsat(Windowed):
             what = f"in '{find_checkpoint(weights).name}'"
             audio = under(state, "audio_encoder.base.htsat.")
             self.network = htsat_from_state(audio, what, model=self.family, whole=state)
-            refuse_others(state, self.parts, self.family, what)
+            refuse_others(state, self.parts, self.family, what, foreign=self.foreign)
             self.audio_proj = ms_projection(under(state, "audio_encoder.projection."), what)
             filters = mel_filters_of(audio, PANNS_32K, what)
             self._read_text(state, what)

@@ -24,6 +24,7 @@ class Pengi(MsHtsat):
 
     family = "Pengi"
     parts = (*AUDIO_PARTS, "caption_encoder.", "caption_decoder.")
+    foreign = ("logit_scale",)
     info: ClassVar[ModelInfo] = ModelInfo(
         title="Pengi (audio side)",
         kind="audio",

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from evar.errors import UserError, did_you_mean
 from evar.fetch.first_bytes import not_weights
+from evar.progress import say
 from model_adapters.networks.inert import Inert, read_weights_only
 from model_adapters.networks.misfits import DATA_PARALLEL, cause_of_another, likely_cause, of_another_model
 
@@ -184,14 +185,25 @@ def require(
         raise UserError(of_another_model(model, absent, shapes, what))
 
 
-def refuse_others(state: Mapping[str, Tensor], known: tuple[str, ...], model: str, what: str = "") -> None:
-    """Raise :class:`UserError` if a tensor's name begins with none of ``known``: nothing is left out in silence."""
-    if others := [key for key in state if not key.startswith(known)]:
+def refuse_others(
+    state: Mapping[str, Tensor], known: tuple[str, ...], model: str, what: str = "", *, foreign: tuple[str, ...] = ()
+) -> None:
+    """Say it where a file has more than the model's ``known`` parts: nothing is left out in silence.
+
+    Raises :class:`UserError` for a tensor inside a module of the model (``audio_encoder.extra``, where parts of
+    ``audio_encoder`` are known), or with one of the ``foreign`` beginnings, which show another model. Other parts are
+    named on stderr: a file may have them of its training.
+    """
+    others = [key for key in state if not key.startswith(known)]
+    modules = {name.split(".")[0] for name in known}
+    if wrong := [key for key in others if key.split(".")[0] in modules or (foreign and key.startswith(foreign))]:
         shapes = {key: tuple(value.shape) for key, value in state.items()}
         raise UserError(
-            f"the weights {what or 'given'} are not those of {model}: unexpected: {_some(others)}. "
+            f"the weights {what or 'given'} are not those of {model}: unexpected: {_some(wrong)}. "
             f"{cause_of_another(model, shapes)}"
         )
+    if others:
+        say(f"the weights {what or 'given'} have {len(others)} tensors that {model} does not use: {_some(others)}")
 
 
 def load_exactly(module: nn.Module, state: Mapping[str, Tensor], *, ignore: Iterable[str] = (), what: str = "") -> None:
