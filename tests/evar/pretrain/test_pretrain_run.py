@@ -108,7 +108,8 @@ def test_captions_reach_the_loss_and_their_encoder_the_checkpoint(corpus, captio
     line = {name: float(column(tmp_path, name, "figures.csv")[0]) for name in ("loss", "m2d", "clap", "temperature")}
     assert line["loss"] == pytest.approx(line["m2d"] + line["clap"], rel=1e-4)
     assert line["temperature"] == pytest.approx(0.07, rel=1e-3)
-    assert json.loads((path.parent / "evar.json").read_text())["text_encoder"] == "tones"
+    facts = json.loads((path.parent / "evar.json").read_text())
+    assert (facts["text_encoder"], facts["pooling"], facts["normalise"]) == ("tones", "mean", False)
     adapter = load_model("m2d_clap", str(path), {"heads": "3"}).adapter
     assert adapter.text_proj.weight.shape == (48, 24) and adapter.made_by["text_encoder"] == "tones"
 
