@@ -76,7 +76,10 @@ def why_not(folder: Path, error: BaseException) -> str:
     for file in weights_in(folder):
         if what := not_weights(file):
             return f"{file.name} is {what}"
-    named = refusal(error)
+    named = ""
+    cause: BaseException | None = error
+    while not named and cause is not None:  # transformers 4 hides torch's error behind one of its own
+        named, cause = refusal(cause), cause.__cause__ or cause.__context__
     return f"its weights file holds more than weights ({named})" if named else first_line(error)
 
 
