@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evar.errors import UserError
+from evar.plots import save
 
 COLOURS = (
     *("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#3A3A3A"),
@@ -68,13 +69,7 @@ def plot_map(found: Mapping[str, Any], path: Path) -> None:
     heads, names = axis.get_legend_handles_labels()
     note = f"the first {MOST} of {len(classes)} classes" if len(classes) > MOST else None
     figure.legend(heads[:MOST], names[:MOST], title=note, loc="outside right center", ncols=columns, frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        figure.savefig(path, dpi=150)
-    except ValueError as error:
-        raise UserError(f"--plot={path}: {error}") from None
-    finally:
-        plt.close(figure)
+    save(figure, path)
 
 
 def _middle(points: NDArray[np.float64]) -> NDArray[np.float64]:

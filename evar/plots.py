@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -50,6 +51,13 @@ def plot_results(results: list[Result], path: Path) -> None:
         axis.set_title(PROTOCOLS[protocol], loc="left", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    save(figure, path)
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a figure of ``--plot`` and close it; :class:`UserError` for a file name whose ending is no picture's."""
+    from matplotlib import pyplot as plt
+
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         figure.savefig(path, dpi=150)

@@ -158,8 +158,8 @@ class AstAdapter(Adapter):
         return Skeleton("ast", options, spare=("head.",))
 
     def made_of(self) -> dict[str, Any]:
-        """Return the checksum of the settings beside the weights, or what made an untrained network's numbers."""
-        return {"settings": self.settings_sha256} if self.settings_sha256 else made_by(self.weights_sha256)
+        """Return also what made an untrained network's numbers."""
+        return super().made_of() | made_by(self.weights_sha256)
 
     def state(self) -> dict[str, Any]:
         """Return mean and deviation in use (None before ``prepare``)."""

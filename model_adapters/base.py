@@ -198,6 +198,8 @@ class Adapter(nn.Module):
     """What is done with a clip that is shorter than the model's input; in every result, beside ``long_audio``."""
     weights_sha256: str = ""
     """Checksum of the weights file that was read; ``random:<seed>`` for an untrained network; empty if none."""
+    settings_sha256: str = ""
+    """Checksum of the settings that lie beside the weights (config.json), which their own checksum does not know."""
     batch_matters: bool = False
     """Whether a published fault that was asked for lets embeddings depend on what else is in the batch."""
     draws_anew: bool = False
@@ -230,11 +232,11 @@ class Adapter(nn.Module):
         return self.needs_prepare
 
     def made_of(self) -> dict[str, Any]:
-        """Return what a model that is built around others owes to them, as far as it is known before ``prepare``.
+        """Return what is known before ``prepare`` beside options and weights: settings, or the models within.
 
         JSON values; it stands in the embeddings' key even where ``state`` cannot, because that waits for the task.
         """
-        return {}
+        return {"settings": self.settings_sha256} if self.settings_sha256 else {}
 
     def state(self) -> dict[str, Any]:
         """Return what, beside options and weights, determines the output (statistics of the task); JSON values only."""

@@ -89,7 +89,7 @@ class LaionClap(Windowed):
         embed_dim: int = 96,
     ) -> None:
         super().__init__()
-        self.le_layer, self.backend, self.settings_sha256 = checked_layer(le_layer), backend, ""
+        self.le_layer, self.backend = checked_layer(le_layer), backend
         self.long_audio = described(long_audio, 10.0, window_seed)
         self.rule, self.window_seed, self.draws_anew = long_audio, window_seed, long_audio == "random"
         seed = parse_random(weights)
@@ -179,10 +179,6 @@ class LaionClap(Windowed):
         if self.backend == "laion":
             return self.package.embed_text(texts)
         return F.normalize(self.text_proj(self._text.on(self.device).encode(texts)), dim=-1)
-
-    def made_of(self) -> dict[str, Any]:
-        """Return the checksum of the settings beside the weights, where there are any."""
-        return {"settings": self.settings_sha256} if self.settings_sha256 else {}
 
     def text_facts(self) -> dict[str, Any]:
         """Return the name and the checksum of the tokenizer, or which release of laion-clap has it."""

@@ -25,8 +25,6 @@ class FramesAdapter(Adapter):
     encoder: Any
     padding: Padding
     frame_seconds: float = 0.02
-    settings_sha256: str = ""
-    """Of the files beside the weights; empty for an untrained network."""
 
     def frames(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``(frames [B, T', D], their number per clip [B])``; those beyond the number are 0."""
@@ -35,10 +33,6 @@ class FramesAdapter(Adapter):
     def embed(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """Return one vector per clip ``[B, D]``: the mean over time, unless the model says otherwise."""
         return self.pool(*self.frames(waveforms, lengths))
-
-    def made_of(self) -> dict[str, Any]:
-        """Return the checksum of the settings beside the weights."""
-        return {"settings": self.settings_sha256} if self.settings_sha256 else {}
 
     def pool(self, frames: Tensor, counts: Tensor) -> Tensor:
         """Return ``[B, D]`` of the first ``counts [B]`` of the frames ``[B, T', D]``."""
