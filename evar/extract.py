@@ -149,6 +149,8 @@ def embed_clips(
         model, unit_seconds, precision, space, examples.fingerprint, padding, whole=whole, corruption=corruption,
         stored=stored, batch_size=batch_size,
     )  # fmt: skip
+    if model.adapter.batch_matters:  # then a clip's neighbours are part of what its embedding is of
+        facts["neighbours"] = hashlib.blake2b(b"".join(keys), digest_size=8).hexdigest()
     store = _store((cache or cache_dir()) / "embeddings", model, facts, space)
     vectors, there = store.rows(keys)
     computed, prepare_cpu = 0, 0.0

@@ -190,6 +190,26 @@ def test_embeddings_that_are_no_numbers_are_refused_with_the_clips_name(tmp_path
     assert str(caught.value) == f"the model gives NaN or infinite embeddings for 1 clips, the first: {clips.paths[2]}"
 
 
+def test_where_neighbours_matter_other_neighbours_are_other_embeddings(tmp_path):
+    class Mixes(CountingAdapter):
+        batch_matters = True
+
+        def embed(self, waveforms, lengths):
+            found = super().embed(waveforms, lengths)
+            return found + found.mean(0)
+
+    clips = fold_clips(tmp_path / "x", 8)
+    every, some = np.arange(8), np.arange(4)
+    nothing = np.arange(0)
+    cache = tmp_path / "cache"
+    whole, again, part = (
+        embed_clips(counting_model(Mixes()), clips, front=front, training=nothing, batch_size=8, cache=cache)
+        for front in (every, every, some)
+    )
+    assert (whole.computed, again.computed, part.computed) == (8, 0, 4)
+    assert not np.allclose(part.vectors.take(part.front[:4]), whole.vectors.take(whole.front[:4]))
+
+
 def test_a_model_that_draws_anew_is_asked_anew(tmp_path):
     """Stored, the first draw of ``--long_audio=random`` would stand for ever."""
 
